@@ -1,0 +1,125 @@
+package udp
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/khamsin-io/khamsin/dataplane"
+)
+
+// Subscribe joins the channel's group on the interface.
+func (t *Transport) Subscribe(ch dataplane.Channel) error {
+	t.control.Lock()
+	defer t.control.Unlock()
+	if err := t.checkChannel(ch); err != nil {
+		return err
+	}
+	if t.joined[ch] != nil {
+		return nil
+	}
+	for _, s := range t.groups {
+		if s.full {
+			continue
+		}
+		err := t.join(s, ch)
+		if !errors.Is(err, unix.ENOBUFS) {
+			return err
+		}
+		s.full = true
+	}
+	return fmt.Errorf("udp: channel %d: %d channels on %d sockets are all that the system allows: %w",
+		ch, len(t.joined), len(t.groups), unix.ENOBUFS)
+}
+
+// Unsubscribe leaves the channel's group.
+func (t *Transport) Unsubscribe(ch dataplane.Channel) error {
+	t.control.Lock()
+	defer t.control.Unlock()
+	if err := t.checkChannel(ch); err != nil {
+		return err
+	}
+	s := t.joined[ch]
+	if s == nil {
+		return nil
+	}
+	delete(t.joined, ch)
+	s.full = false
+	if err := unix.SetsockoptIPMreqn(s.fd, unix.IPPROTO_IP, unix.IP_DROP_MEMBERSHIP, t.membership(ch)); err != nil {
+		return fmt.Errorf("udp: leave %v: %w", ch.IPv4(), err)
+	}
+	return nil
+}
+
+// checkChannel tells whether a channel can be joined or left. The caller holds control.
+func (t *Transport) checkChannel(ch dataplane.Channel) error {
+	switch {
+	case t.closed.Load():
+		return dataplane.ErrClosed
+	case t.cfg.GroupPort == 0:
+		return dataplane.ErrNoMulticast
+	case ch < dataplane.ChannelMin || ch > dataplane.ChannelMax:
+		return dataplane.ErrBadChannel
+	}
+	return nil
+}
+
+// membershipsFile says how many groups one socket can join.
+const membershipsFile = "/proc/sys/net/ipv4/igmp_max_memberships"
+
+// memberships returns how many groups one socket can join.
+func memberships() int {
+	const usual = 20
+	text, err := os.ReadFile(membershipsFile)
+	if err != nil {
+		return usual
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || n < 1 {
+		return usual
+	}
+	return n
+}
+
+// openGroups opens the multicast sockets: all now, so that they belong to the network namespace of Open's caller and
+// not to that of whoever subscribes.
+func (t *Transport) openGroups() error {
+	if t.cfg.GroupPort == 0 {
+		return nil
+	}
+	each := memberships()
+	for room := 0; room < t.cfg.Channels; room += each {
+		s, err := openGroup(t.cfg)
+		if err != nil {
+			return err
+		}
+		t.enableGRO(s)
+		t.groups = append(t.groups, s)
+	}
+	return nil
+}
+
+// join joins a channel at a socket, which Receive reads from the first one on. The caller holds control.
+func (t *Transport) join(s *socket, ch dataplane.Channel) error {
+	if err := unix.SetsockoptIPMreqn(s.fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, t.membership(ch)); err != nil {
+		return fmt.Errorf("udp: join %v on %q: %w", ch.IPv4(), t.cfg.Interface, err)
+	}
+	t.joined[ch] = s
+	if read := *t.sockets.Load(); !slices.Contains(read, s) {
+		read = append(slices.Clip(slices.Clone(read)), s)
+		t.sockets.Store(&read)
+		if err := t.waiter.ring(); err != nil { // a Receive that sleeps must look at one socket more
+			return fmt.Errorf("udp: eventfd: %w", err)
+		}
+	}
+	return nil
+}
+
+func (t *Transport) membership(ch dataplane.Channel) *unix.IPMreqn {
+	return &unix.IPMreqn{Multiaddr: ch.IPv4().As4(), Ifindex: int32(t.cfg.ifIndex)}
+}

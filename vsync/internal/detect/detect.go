@@ -1,0 +1,112 @@
+// Package detect finds processes that have fallen silent. Every process sends signs of life to a few watchers and watches as
+// many targets; the ORACLE assigns both, so that the cost for each process and interval does not grow with the system.
+//
+// A watcher that was late itself (descheduled, stopped) does not hold its own lateness against its targets: the time
+// it was not running does not count. Everything belongs to the engine's goroutine.
+package detect
+
+import (
+	"slices"
+	"time"
+
+	"github.com/khamsin-io/khamsin/dataplane/clock"
+	"github.com/khamsin-io/khamsin/dataplane/wire"
+	"github.com/khamsin-io/khamsin/vsync/core"
+	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
+)
+
+// Config sets the pace.
+type Config struct {
+	Incarnation uint64
+	Interval    time.Duration // between signs of life
+	Suspect     time.Duration // silence after which a target is accused
+}
+
+type target struct {
+	addr    core.Address
+	heardAt clock.Time
+	accused bool
+}
+
+// Detector is one process's part in failure detection.
+type Detector struct {
+	cfg      Config
+	out      *pdu.Outbox
+	epoch    uint64
+	targets  []target
+	watchers []core.Address
+	beatAt   clock.Time
+	tickAt   clock.Time // when the last Tick ran
+	Sent     uint64     // signs of life
+	Heard    uint64
+}
+
+// New returns a detector without assignment.
+func New(cfg Config, out *pdu.Outbox) *Detector {
+	return &Detector{cfg: cfg, out: out, beatAt: clock.Never}
+}
+
+// Assign takes an assignment of the ORACLE. Targets that stay keep their history; new ones start with a full span.
+func (d *Detector) Assign(now clock.Time, m *pdu.Watch) {
+	if m.Epoch <= d.epoch {
+		return
+	}
+	d.epoch = m.Epoch
+	targets := make([]target, 0, len(m.Targets))
+	for _, a := range m.Targets {
+		t := target{addr: a, heardAt: now}
+		if i := slices.IndexFunc(d.targets, func(t target) bool { return t.addr == a }); i >= 0 {
+			t = d.targets[i]
+		}
+		targets = append(targets, t)
+	}
+	d.targets, d.watchers = targets, m.Watchers
+	d.tickAt = now
+	d.beatAt = now
+}
+
+// OnLife notes a sign of life of a process.
+func (d *Detector) OnLife(now clock.Time, incarnation uint64) {
+	for i := range d.targets {
+		if d.targets[i].addr.Incarnation == incarnation {
+			d.Heard++
+			d.targets[i].heardAt = now
+		}
+	}
+}
+
+// Deadline returns when Tick has something to do.
+func (d *Detector) Deadline() clock.Time { return d.beatAt }
+
+// Tick sends signs of life and returns the targets that have been silent for too long, each once for its silence.
+func (d *Detector) Tick(now clock.Time) []core.Address {
+	if now < d.beatAt {
+		return nil
+	}
+	if late := now.Sub(d.beatAt); late > d.cfg.Interval {
+		for i := range d.targets {
+			d.targets[i].heardAt = d.targets[i].heardAt.Add(late)
+		}
+	}
+	d.beatAt = now.Add(d.cfg.Interval)
+	d.beat()
+	var silent []core.Address
+	for i := range d.targets {
+		t := &d.targets[i]
+		if !t.accused && now.Sub(t.heardAt) > d.cfg.Suspect {
+			t.accused = true
+			silent = append(silent, t.addr)
+		}
+	}
+	return silent
+}
+
+func (d *Detector) beat() {
+	for _, w := range d.watchers {
+		h := wire.Header{Kind: wire.KindHeartbeat, View: d.cfg.Incarnation, Rank: uint32(w.Incarnation)}
+		if f, ok := d.out.Make(&h, nil); ok {
+			d.Sent++
+			d.out.Unicast(f, w.Endpoint())
+		}
+	}
+}

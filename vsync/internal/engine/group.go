@@ -1,0 +1,553 @@
+package engine
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"github.com/khamsin-io/khamsin/dataplane"
+	"github.com/khamsin-io/khamsin/dataplane/clock"
+	"github.com/khamsin-io/khamsin/dataplane/frame"
+	"github.com/khamsin-io/khamsin/dataplane/invariant"
+	"github.com/khamsin-io/khamsin/dataplane/wire"
+	"github.com/khamsin-io/khamsin/vsync/core"
+	"github.com/khamsin-io/khamsin/vsync/internal/canary"
+	"github.com/khamsin-io/khamsin/vsync/internal/flow"
+	"github.com/khamsin-io/khamsin/vsync/internal/flush"
+	"github.com/khamsin-io/khamsin/vsync/internal/order"
+	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
+	"github.com/khamsin-io/khamsin/vsync/internal/safe"
+	"github.com/khamsin-io/khamsin/vsync/internal/stream"
+	"github.com/khamsin-io/khamsin/vsync/internal/xfer"
+)
+
+// earlyMax is how many packets of views not installed yet a group keeps.
+const earlyMax = 256
+
+// group is one group at one process, from the command to join until it is over.
+type group struct {
+	e         *Engine
+	handle    Handle
+	name      string
+	lid       uint32
+	channel   dataplane.Channel
+	view      *core.View // nil before the first
+	self      core.Rank
+	firstView core.ViewID // of this membership
+
+	st      *stream.Stream
+	gate    *order.Gate
+	safe    *safe.Tracker
+	pack    *flow.Packer
+	partial [][]byte // by rank: the message in fragments that is being put together; then again for unordered ones
+	overtop []core.Seq
+	early   []earlyPacket
+	closing bool // the view is being closed: everything is delivered, room or not
+	usesSafe,
+	full, // a Submit was refused: tell when there is room
+	hurry, // a Flush waits: ask for acknowledgements at once
+	leaving, // no more messages are taken
+	asked bool // the request to leave was made
+
+	queued  int        // packets with the application
+	safeAt  clock.Time // when to ask the acceptors about the SafeSend that waits
+	safeTry int
+	flushes []flushWait
+
+	member *flush.Member
+	co     *flush.Coordinator
+
+	hasState bool
+	loading  *xfer.Incoming // the state is on its way
+	pieces   [][]byte       // of the state, so far
+	held     []Delivery     // what waits behind the state
+	heldSize int
+	sending  int // transfers under way from here
+
+	// for the engine's lists
+	dirty bool
+	due   clock.Time
+	at    int
+}
+
+type earlyPacket struct {
+	h wire.Header
+	p dataplane.Packet
+}
+
+// flushWait is a Flush that waits.
+type flushWait struct {
+	units uint64   // of the packer: all added before must be numbered
+	seq   core.Seq // once they are: up to where my stream must be stable
+	k     int
+	token uint64
+}
+
+func (g *group) ended() bool { return g.e.groups[g.handle-1] != g }
+
+// receive takes a packet of the group in.
+func (g *group) receive(now clock.Time, h *wire.Header, p *dataplane.Packet) {
+	if g.view == nil || core.ViewID(h.View) > g.view.ID {
+		if len(g.early) < earlyMax && h.Kind == wire.KindData {
+			g.early = append(g.early, earlyPacket{*h, *p})
+			return
+		}
+		g.e.count.EarlyDropped++
+		g.release(p)
+		return
+	}
+	if core.ViewID(h.View) < g.view.ID || int(h.Rank) >= g.view.Size() {
+		g.e.count.OldView++
+		g.release(p)
+		return
+	}
+	payload := g.e.box.Arena().Bytes(p.Frame)[wire.HeaderLen:]
+	switch h.Kind {
+	case wire.KindData:
+		g.onData(now, h, p)
+		return
+	case wire.KindRaw:
+		g.onRaw(h, p)
+		return
+	case wire.KindAck:
+		g.st.OnAck(now, h, payload)
+		if g.usesSafe {
+			g.gate.TouchSafe()
+		}
+	case wire.KindNak:
+		g.st.OnNak(h, payload)
+	case wire.KindSync:
+		g.st.OnSync(now, h)
+		if g.usesSafe {
+			g.gate.TouchSafe()
+		}
+	}
+	g.release(p)
+}
+
+func (g *group) release(p *dataplane.Packet) { g.e.box.Arena().Tx().Release(p.Frame) }
+
+func (g *group) onData(now clock.Time, h *wire.Header, p *dataplane.Packet) {
+	if !pdu.ValidFlags(h.Flags) {
+		g.e.count.Malformed++
+		g.release(p)
+		return
+	}
+	adv := g.st.OnData(now, h, p.Frame)
+	if g.usesSafe {
+		g.gate.TouchSafe()
+	}
+	if adv.To > adv.From {
+		g.advance(adv)
+	}
+	if g.member != nil && g.member.OnData(now) {
+		g.sayReady(now)
+	}
+}
+
+// advance passes on that a stream became contiguous further.
+func (g *group) advance(adv stream.Advance) {
+	for q := adv.From + 1; q <= adv.To; q++ {
+		flags := g.Flags(adv.Rank, q)
+		switch flavour := pdu.FlavourOf(flags); {
+		case flavour == core.Safe:
+			g.wakeSafe()
+		case flavour == core.Unordered:
+			g.overtake(adv.Rank, q)
+		case flags&pdu.FlagOrder != 0 && g.usesSafe:
+			g.st.Hasten()
+		}
+	}
+	if !g.gate.Received(adv.Rank, adv.From, adv.To) {
+		g.e.count.Malformed++
+	}
+}
+
+// wakeSafe makes acknowledgements go to everyone from the first SafeSend on.
+func (g *group) wakeSafe() {
+	if !g.usesSafe {
+		g.usesSafe = true
+		g.st.Observe(g.safe)
+	}
+	g.st.Hasten()
+}
+
+// watchSafe sets the time to ask the acceptors, when a SafeSend waits for acknowledgements that may have been lost.
+func (g *group) watchSafe(now clock.Time) {
+	if !g.usesSafe || g.st.Frozen() {
+		g.safeAt = clock.Never
+		return
+	}
+	if _, _, _, waits := g.gate.SafeWait(); !waits {
+		g.safeAt, g.safeTry = clock.Never, 0
+	} else if g.safeAt == clock.Never {
+		g.safeAt = now.Add(g.e.cfg.Timing.Sync << min(g.safeTry, 6))
+	}
+}
+
+// askSafe asks the acceptors that are not known to hold the SafeSend that waits.
+func (g *group) askSafe() {
+	g.safeAt = clock.Never
+	g.safeTry++
+	r, q, by, waits := g.gate.SafeWait()
+	if !waits {
+		return
+	}
+	for a := range g.safe.Acceptors(r) {
+		if a != g.self && g.safe.Lacks(a, r, q, by) {
+			g.st.Inquire(r, a)
+		}
+	}
+}
+
+// overtake delivers an unordered packet as soon as its stream is contiguous, whatever waits in front of it.
+func (g *group) overtake(r core.Rank, q core.Seq) {
+	if g.overtop == nil {
+		g.overtop = make([]core.Seq, g.view.Size())
+	}
+	if g.overtop[r] < q {
+		g.overtop[r] = q
+		g.hand(r, q)
+	}
+}
+
+// settle finishes the group's part of a turn: deliver, number, transmit, tell who waits.
+func (g *group) settle(now clock.Time) {
+	if g.ended() || g.st == nil {
+		return
+	}
+	g.gate.Run()
+	if !g.st.Frozen() {
+		g.number(now)
+		g.gate.Run()
+		g.st.Pump(now)
+		if g.hurry && g.pack.Len() == 0 {
+			g.hurry = false
+			g.st.AskNow(now)
+		}
+		g.number(now) // alone in a view, what was sent is stable at once
+		g.gate.Run()
+		g.st.Pump(now)
+	}
+	g.watchSafe(now)
+	g.checkFlushes()
+	g.maybeLeave(now)
+	if g.full && g.pack.Bytes() <= g.e.cfg.Limits.Pending/2 {
+		g.full = false
+		g.e.out.Events = append(g.e.out.Events, Event{Kind: EventRoom, Group: g.handle})
+	}
+}
+
+// number gives numbers to what waits, as the window allows: places in the total order first, when this is rank 0.
+func (g *group) number(clock.Time) {
+	g.numberPlaces()
+	for g.pack.Len() > 0 && g.st.Open() {
+		for more := true; more; {
+			u := g.pack.Take()
+			more = u.Flags&pdu.FlagMore != 0
+			if pdu.FlavourOf(u.Flags) == core.Causal && u.Flags&pdu.FlagFragment == 0 || u.Flags&pdu.FlagFirst != 0 {
+				g.numberCauses(pdu.FlavourOf(u.Flags))
+			}
+			q := g.st.Number(u.Frame, u.Flags)
+			g.advance(stream.Advance{Rank: g.self, From: q - 1, To: q})
+		}
+	}
+}
+
+// numberPlaces puts a record of places into rank 0's stream.
+func (g *group) numberPlaces() {
+	runs := g.gate.Unnumbered()
+	for len(runs) > 0 {
+		f, ok := g.e.box.Alloc()
+		if !ok {
+			return
+		}
+		var b [2 * binary.MaxVarintLen64]byte
+		n := 0
+		for n < len(runs) && int(f.Len)+len(b) <= g.e.box.MTU() {
+			f = g.e.box.Extend(f, order.AppendRun(b[:0], runs[n]))
+			n++
+		}
+		g.gate.Numbered(n)
+		q := g.st.Number(f, pdu.Flags(core.FIFO)|pdu.FlagOrder)
+		g.advance(stream.Advance{Rank: g.self, From: q - 1, To: q})
+		runs = g.gate.Unnumbered()
+	}
+}
+
+// numberCauses puts a record of what was delivered here in front of a causal message.
+func (g *group) numberCauses(f core.Flavour) {
+	if f != core.Causal {
+		return
+	}
+	causes := g.gate.Causes(nil)
+	for len(causes) > 0 {
+		fr, ok := g.e.box.Alloc()
+		if !ok {
+			return
+		}
+		var b [2 * binary.MaxVarintLen64]byte
+		for len(causes) > 0 && int(fr.Len)+len(b) <= g.e.box.MTU() {
+			fr = g.e.box.Extend(fr, order.AppendCause(b[:0], causes[0]))
+			causes = causes[1:]
+		}
+		q := g.st.Number(fr, pdu.Flags(core.FIFO)|pdu.FlagCause)
+		g.advance(stream.Advance{Rank: g.self, From: q - 1, To: q})
+	}
+}
+
+// checkFlushes ends the flushes whose messages are stable.
+func (g *group) checkFlushes() {
+	keep := g.flushes[:0]
+	for _, w := range g.flushes {
+		if w.seq == 0 && g.pack.Taken() >= w.units {
+			w.seq = g.st.NumberedTo()
+			g.hurry = true
+		}
+		done := g.pack.Taken() >= w.units && g.stable(w)
+		if canary.Enabled && g.e.cfg.Canary == canary.FlushEarly {
+			done = true
+		}
+		if done {
+			g.e.out.Events = append(g.e.out.Events, Event{Kind: EventFlushed, Group: g.handle, Token: w.token})
+		} else {
+			keep = append(keep, w)
+		}
+	}
+	g.flushes = keep
+	if g.hurry && !g.st.Frozen() && g.pack.Len() == 0 && len(keep) > 0 {
+		g.hurry = false
+		g.st.AskNow(g.e.now)
+	}
+}
+
+func (g *group) stable(w flushWait) bool {
+	if w.k <= 0 || w.k >= g.view.Size() {
+		return g.st.StableTo() >= w.seq
+	}
+	return g.st.HeldBy(w.seq) >= w.k
+}
+
+// The gate's view of the streams: order.Packets.
+
+// ReceivedTo returns how far a stream is contiguous.
+func (g *group) ReceivedTo(r core.Rank) core.Seq { return g.st.ReceivedTo(r) }
+
+// DeliveredTo returns how far a stream passed the gate.
+func (g *group) DeliveredTo(r core.Rank) core.Seq { return g.st.DeliveredTo(r) }
+
+// StableAt returns how far a stream is known to be held by all; package safe asks.
+func (g *group) StableAt(r core.Rank) core.Seq { return g.st.StableAt(r) }
+
+// Held tells whether the acceptors hold a safe packet and the record of its place.
+func (g *group) Held(r core.Rank, q, by core.Seq) bool { return g.safe.Held(r, q, by) }
+
+// Flags returns a packet's flags.
+func (g *group) Flags(r core.Rank, q core.Seq) uint8 {
+	f := g.st.Held(r, q)
+	if f.IsZero() {
+		invariant.Check(canary.Enabled, "engine: flags of a packet that is not held: rank %d seq %d", r, q)
+		return pdu.Flags(core.FIFO) | pdu.FlagCause
+	}
+	return g.e.box.Arena().Bytes(f)[wire.FlagsOffset]
+}
+
+// Payload returns a packet's payload.
+func (g *group) Payload(r core.Rank, q core.Seq) []byte {
+	f := g.st.Held(r, q)
+	if f.IsZero() {
+		return nil
+	}
+	return g.e.box.Arena().Bytes(f)[wire.HeaderLen:]
+}
+
+// Deliver passes a packet on. False means that the application has too much already.
+func (g *group) Deliver(r core.Rank, q core.Seq) bool {
+	flags := g.Flags(r, q)
+	overtook := pdu.FlavourOf(flags) == core.Unordered && g.overtop != nil && g.overtop[r] >= q
+	if !pdu.IsControl(flags) && !overtook {
+		if !g.closing && g.noRoom() {
+			return false
+		}
+		g.hand(r, q)
+	}
+	g.st.Delivered(g.e.now, r, q)
+	return true
+}
+
+func (g *group) noRoom() bool {
+	if g.loading != nil {
+		return g.heldSize > g.e.cfg.Limits.JoinerQueue
+	}
+	return g.queued >= g.e.cfg.Limits.Queue
+}
+
+// hand gives a packet's messages to the application, or keeps them until the message is whole.
+func (g *group) hand(r core.Rank, q core.Seq) {
+	f := g.st.Held(r, q)
+	flags := g.Flags(r, q)
+	d := Delivery{
+		Kind: DeliverMessages, Flavour: pdu.FlavourOf(flags), Group: g.handle, Sender: r, ViewID: g.view.ID, Seq: q,
+	}
+	if flags&pdu.FlagFragment != 0 {
+		data, whole := g.assemble(r, flags, g.Payload(r, q))
+		if !whole {
+			return
+		}
+		d.Kind, d.Data = DeliverWhole, data
+		g.deliver(d)
+		return
+	}
+	g.e.box.Arena().Retain(f)
+	f.Off += wire.HeaderLen
+	f.Len -= wire.HeaderLen
+	d.Frame = f
+	g.deliver(d)
+}
+
+// assemble puts a message in fragments together.
+func (g *group) assemble(r core.Rank, flags uint8, b []byte) ([]byte, bool) {
+	if g.partial == nil {
+		g.partial = make([][]byte, 2*g.view.Size())
+	}
+	if pdu.FlavourOf(flags) == core.Unordered {
+		r += core.Rank(g.view.Size()) // they overtake messages that are half put together
+	}
+	if flags&pdu.FlagFirst != 0 {
+		n, k := binary.Uvarint(b)
+		if k <= 0 || n > uint64(g.e.cfg.Limits.Message) {
+			g.e.count.Malformed++
+			g.partial[r] = nil
+			return nil, false
+		}
+		g.partial[r] = make([]byte, 0, min(int(n), 1<<20))
+		b = b[k:]
+	}
+	if g.partial[r] == nil || len(g.partial[r])+len(b) > g.e.cfg.Limits.Message {
+		g.e.count.Malformed++
+		g.partial[r] = nil
+		return nil, false
+	}
+	g.partial[r] = append(g.partial[r], b...)
+	if flags&pdu.FlagMore != 0 {
+		return nil, false
+	}
+	msg := g.partial[r]
+	g.partial[r] = nil
+	return msg, true
+}
+
+// deliver hands something up, or holds it back while the state is on its way.
+func (g *group) deliver(d Delivery) {
+	d.Group = g.handle
+	d.From = g.fromAddress(&d)
+	if g.loading != nil {
+		g.hold(d)
+		return
+	}
+	if d.Kind == DeliverMessages || d.Kind == DeliverWhole {
+		g.queued++
+	}
+	g.e.out.Deliveries = append(g.e.out.Deliveries, d)
+}
+
+// hold keeps a delivery until the state is there, in memory of its own: frames are too few to wait for a state.
+func (g *group) hold(d Delivery) {
+	if !d.Frame.IsZero() {
+		d.Data = bytes.Clone(g.e.box.Arena().Bytes(d.Frame))
+		g.e.box.Arena().Tx().Release(d.Frame)
+		d.Frame = frame.Frame{}
+	}
+	g.held = append(g.held, d)
+	g.heldSize += len(d.Data)
+}
+
+func (g *group) fromAddress(d *Delivery) core.Address {
+	if (d.Kind == DeliverMessages || d.Kind == DeliverWhole) && int(d.Sender) < g.view.Size() {
+		return g.view.Members[d.Sender]
+	}
+	return d.From
+}
+
+func (g *group) addressOf(incarnation uint64) core.Address {
+	if g.view != nil {
+		for _, m := range g.view.Members {
+			if m.Incarnation == incarnation {
+				return m
+			}
+		}
+	}
+	return core.NoAddress
+}
+
+func (g *group) deadline() clock.Time {
+	if g.ended() || g.st == nil {
+		return clock.Never
+	}
+	t := min(g.st.Deadline(), g.safeAt)
+	if g.member != nil {
+		t = min(t, g.member.Deadline())
+	}
+	if g.co != nil {
+		t = min(t, g.co.Due)
+	}
+	return t
+}
+
+func (g *group) tick(now clock.Time) {
+	g.st.Tick(now)
+	if g.safeAt <= now {
+		g.askSafe()
+	}
+	if g.member != nil {
+		g.member.Tick(now)
+	}
+	if g.co != nil && g.co.Due <= now {
+		g.late(now)
+	}
+	g.e.touch(g)
+}
+
+// submitRaw sends a message unnumbered: it may be lost. A message that does not fit one packet is refused.
+func (g *group) submitRaw(msg []byte) Result {
+	var head [binary.MaxVarintLen64]byte
+	n := binary.PutUvarint(head[:], uint64(len(msg)))
+	if n+len(msg) > g.e.box.Room() {
+		return TooLarge
+	}
+	if g.st == nil || g.st.Frozen() {
+		return Accepted // between views: lost, as raw messages may be
+	}
+	f, ok := g.e.box.Alloc()
+	if !ok {
+		return Accepted
+	}
+	f = g.e.box.Extend(g.e.box.Extend(f, head[:n]), msg)
+	h := wire.Header{
+		Kind: wire.KindRaw, Flags: uint8(core.Raw), Group: g.lid, View: uint64(g.view.ID), Rank: uint32(g.self),
+	}
+	g.e.box.Finish(f, &h)
+	g.handRaw(&h, f)
+	g.st.Broadcast(f)
+	g.e.box.Arena().Tx().Release(f)
+	return Accepted
+}
+
+func (g *group) onRaw(h *wire.Header, p *dataplane.Packet) {
+	if core.Rank(h.Rank) != g.self && !g.st.Frozen() {
+		g.handRaw(h, p.Frame)
+	}
+	g.release(p)
+}
+
+// handRaw delivers a raw packet if the application has room for it.
+func (g *group) handRaw(h *wire.Header, f frame.Frame) {
+	if g.noRoom() {
+		return
+	}
+	g.e.box.Arena().Retain(f)
+	f.Off += wire.HeaderLen
+	f.Len -= wire.HeaderLen
+	g.deliver(Delivery{
+		Kind: DeliverMessages, Flavour: core.Raw, Sender: core.Rank(h.Rank), ViewID: g.view.ID, Frame: f,
+	})
+}

@@ -1,0 +1,75 @@
+package engine
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/khamsin-io/khamsin/dataplane/wire"
+	"github.com/khamsin-io/khamsin/vsync/internal/canary"
+	"github.com/khamsin-io/khamsin/vsync/internal/stream"
+)
+
+// StreamCounters counts what the groups' streams saw.
+type StreamCounters = stream.Counters
+
+// NextMessage takes the first message off the bytes of a DeliverMessages delivery. False means that there is none, or that
+// the rest is malformed. The message aliases b.
+func NextMessage(b []byte) (msg, rest []byte, ok bool) {
+	n, k := binary.Uvarint(b)
+	if k <= 0 || n > uint64(len(b)-k) {
+		return nil, nil, false
+	}
+	end := k + int(n)
+	return b[k:end:end], b[end:], true
+}
+
+// decode checks a packet and reads its header.
+func (e *Engine) decode(h *wire.Header, b []byte) error {
+	err := h.Decode(b)
+	if canary.Enabled && e.cfg.Canary == canary.TrustDamage && errors.Is(err, wire.ErrCRC) {
+		return h.Peek(b)
+	}
+	return err
+}
+
+func (e *Engine) countBad(err error) {
+	switch {
+	case errors.Is(err, wire.ErrCRC):
+		e.count.BadCRC++
+	case errors.Is(err, wire.ErrShort):
+		e.count.Short++
+	case errors.Is(err, wire.ErrKind):
+		e.count.Malformed++
+	default:
+		e.count.Foreign++
+	}
+}
+
+// Counters returns what was counted since the engine was made.
+func (e *Engine) Counters() Counters {
+	c := e.count
+	c.HeartbeatsSent, c.HeartbeatsHeard = e.detect.Sent, e.detect.Heard
+	c.LinkSent, c.LinkResent, c.Starved = e.links.Count.Sent, e.links.Count.Resent, e.box.Starved
+	for _, g := range e.groups {
+		if g != nil && g.st != nil {
+			addCounters(&c.Streams, &g.st.Count)
+		}
+	}
+	return c
+}
+
+func addCounters(sum, x *stream.Counters) {
+	sum.Sent += x.Sent
+	sum.Resent += x.Resent
+	sum.Received += x.Received
+	sum.Duplicates += x.Duplicates
+	sum.Ahead += x.Ahead
+	sum.AcksSent += x.AcksSent
+	sum.AcksReceived += x.AcksReceived
+	sum.NaksSent += x.NaksSent
+	sum.NaksGot += x.NaksGot
+	sum.SyncsSent += x.SyncsSent
+	sum.SyncsReceived += x.SyncsReceived
+	sum.Malformed += x.Malformed
+	sum.Missed += x.Missed
+}

@@ -1,0 +1,146 @@
+// Package flow is what stands in front of a member's stream: the queue of messages that wait for the window, packed into
+// packets as they wait.
+//
+// A message goes out at once when the window is open; messages that must wait share packets. The queue is bounded: its limit is
+// what turns into back-pressure for the application. Everything belongs to the engine's goroutine.
+package flow
+
+import (
+	"encoding/binary"
+
+	"github.com/khamsin-io/khamsin/dataplane/frame"
+	"github.com/khamsin-io/khamsin/dataplane/invariant"
+	"github.com/khamsin-io/khamsin/vsync/core"
+	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
+)
+
+// Unit is a packet that waits for its number. A message in fragments is several units that follow each other.
+type Unit struct {
+	Frame frame.Frame
+	Flags uint8
+}
+
+// Packer is a member's queue of unnumbered packets.
+type Packer struct {
+	out   *pdu.Outbox
+	units []Unit
+	first int
+	bytes int
+	limit int
+	added uint64 // units ever added
+	taken uint64 // units ever taken
+}
+
+// New returns an empty queue that takes up to limit bytes of messages.
+func New(out *pdu.Outbox, limit int) *Packer { return &Packer{out: out, limit: limit} }
+
+// Len returns the number of units that wait.
+func (p *Packer) Len() int { return len(p.units) - p.first }
+
+// Bytes returns the payload bytes that wait.
+func (p *Packer) Bytes() int { return p.bytes }
+
+// Added returns how many units were ever added; Taken, how many were taken. Taken reaching an earlier Added means that
+// everything added until then has its number.
+func (p *Packer) Added() uint64 { return p.added }
+
+// Taken returns how many units were ever taken.
+func (p *Packer) Taken() uint64 { return p.taken }
+
+// Append queues a message, copying it. False means no room: the limit is reached, or there are no frames. A message is
+// taken whole or not at all; one above the limit is taken when the queue is empty.
+func (p *Packer) Append(f core.Flavour, msg []byte) bool {
+	if p.Len() > 0 && p.bytes+len(msg) > p.limit {
+		return false
+	}
+	var head [binary.MaxVarintLen64]byte
+	n := binary.PutUvarint(head[:], uint64(len(msg)))
+	if n+len(msg) > p.out.Room() {
+		return p.fragment(f, head[:n], msg)
+	}
+	flags := pdu.Flags(f)
+	if last := len(p.units) - 1; last >= p.first {
+		u := &p.units[last]
+		if u.Flags == flags && int(u.Frame.Len)+n+len(msg) <= p.out.MTU() {
+			u.Frame = p.out.Extend(p.out.Extend(u.Frame, head[:n]), msg)
+			p.bytes += len(msg)
+			return true
+		}
+	}
+	fr, ok := p.out.Alloc()
+	if !ok {
+		return false
+	}
+	p.push(Unit{p.out.Extend(p.out.Extend(fr, head[:n]), msg), flags}, len(msg))
+	return true
+}
+
+func (p *Packer) push(u Unit, bytes int) {
+	p.units = append(p.units, u)
+	p.bytes += bytes
+	p.added++
+}
+
+// fragment queues a message in pieces; the first starts with the length of the whole.
+func (p *Packer) fragment(f core.Flavour, head, msg []byte) bool {
+	mark, bytes, added := len(p.units), p.bytes, p.added
+	flags := pdu.Flags(f) | pdu.FlagFragment | pdu.FlagFirst
+	for first := true; first || len(msg) > 0; first = false {
+		fr, ok := p.out.Alloc()
+		if !ok {
+			for _, u := range p.units[mark:] {
+				p.out.Arena().Tx().Release(u.Frame)
+			}
+			p.units, p.bytes, p.added = p.units[:mark], bytes, added
+			return false
+		}
+		room := p.out.Room()
+		if first {
+			fr = p.out.Extend(fr, head)
+			room -= len(head)
+		}
+		n := min(room, len(msg))
+		fr = p.out.Extend(fr, msg[:n])
+		msg = msg[n:]
+		if len(msg) > 0 {
+			flags |= pdu.FlagMore
+		}
+		p.push(Unit{fr, flags}, n)
+		flags = pdu.Flags(f) | pdu.FlagFragment
+	}
+	return true
+}
+
+// Front returns the unit whose turn it is. There must be one.
+func (p *Packer) Front() Unit { return p.units[p.first] }
+
+// Take removes the front unit; its frame becomes the caller's.
+func (p *Packer) Take() Unit {
+	invariant.Check(p.Len() > 0, "flow: Take from an empty queue")
+	u := p.units[p.first]
+	p.units[p.first] = Unit{}
+	p.first++
+	p.taken++
+	if p.first == len(p.units) {
+		p.units, p.first, p.bytes = p.units[:0], 0, 0
+	} else {
+		p.bytes -= min(p.bytes, int(u.Frame.Len)-(p.out.MTU()-p.out.Room()))
+		p.compact()
+	}
+	return u
+}
+
+func (p *Packer) compact() {
+	if p.first > 64 && p.first > len(p.units)/2 {
+		p.units = p.units[:copy(p.units, p.units[p.first:])]
+		p.first = 0
+	}
+}
+
+// Release gives up every frame.
+func (p *Packer) Release() {
+	for _, u := range p.units[p.first:] {
+		p.out.Arena().Tx().Release(u.Frame)
+	}
+	p.units, p.first, p.bytes = nil, 0, 0
+}

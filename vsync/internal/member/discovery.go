@@ -1,0 +1,184 @@
+package member
+
+import (
+	"fmt"
+
+	"github.com/khamsin-io/khamsin/dataplane"
+	"github.com/khamsin-io/khamsin/dataplane/clock"
+	"github.com/khamsin-io/khamsin/dataplane/wire"
+	"github.com/khamsin-io/khamsin/vsync/core"
+	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
+)
+
+// What a beacon says.
+const (
+	beaconSeek     = 1 + iota // multicast: I am looking for a system
+	beaconOffer               // unicast: here is one, and its ORACLE
+	beaconAnnounce            // multicast: I lead a system
+)
+
+// announceEvery is how many beats of the leader lie between two announcements.
+const announceEvery = 5
+
+type beacon struct {
+	what   byte
+	system string
+	from   core.Address
+	procs  int // beaconAnnounce: processes of the system
+	oracle []core.Address
+}
+
+func (b *beacon) Append(w *pdu.Writer) {
+	w.Byte(b.what)
+	w.String(b.system)
+	w.Address(b.from)
+	w.Uint(uint64(b.procs))
+	w.Addresses(b.oracle)
+}
+
+func (b *beacon) Decode(r *pdu.Reader) {
+	b.what, b.system, b.from, b.procs, b.oracle = r.Byte(), r.String(), r.Address(), int(r.Uint()), r.Addresses()
+}
+
+func (m *Machine) beacon(what byte, to dataplane.Endpoint) {
+	b := &beacon{what: what, system: m.cfg.System, from: m.cfg.Self}
+	if m.cons != nil {
+		b.oracle, b.procs = m.cons.Voters(), len(m.cons.Registry.procs)
+	}
+	var w pdu.Writer
+	b.Append(&w)
+	if len(w.B) > m.out.Room() {
+		return
+	}
+	f, ok := m.out.Make(&wire.Header{Kind: wire.KindBeacon, View: m.cfg.Self.Incarnation}, w.B)
+	if !ok {
+		return
+	}
+	if to.IsZero() {
+		m.out.Multicast(f, m.cfg.Channel)
+	} else {
+		m.out.Unicast(f, to)
+	}
+}
+
+// seek (again) looks for a system.
+func (m *Machine) seek(now clock.Time) {
+	m.state = seeking
+	m.out.System = 0
+	m.oracle = nil
+	m.beaconAt = now
+	m.foundAt = clock.Never
+	if m.cfg.Eligible {
+		m.foundAt = now.Add(m.cfg.Discovery)
+	}
+}
+
+func (m *Machine) tickDiscovery(now clock.Time) {
+	if m.giveUpAt <= now {
+		m.giveUpAt = clock.Never
+		m.seek(now)
+	}
+	if m.state != seeking {
+		return
+	}
+	if m.foundAt <= now {
+		m.found(now)
+		return
+	}
+	if m.beaconAt <= now {
+		m.beacon(beaconSeek, dataplane.Endpoint{})
+		m.beaconAt = now.Add(m.cfg.Beacon + m.cfg.Beacon*1/4)
+	}
+}
+
+// OnBeacon takes a beacon in. The system is the one that the packet's sender is part of, zero for none.
+func (m *Machine) OnBeacon(now clock.Time, system uint32, payload []byte) {
+	var b beacon
+	if pdu.Decode(&b, payload) != nil || b.system != m.cfg.System || b.from == m.cfg.Self || b.from.Incarnation == 0 {
+		return
+	}
+	switch b.what {
+	case beaconSeek:
+		m.onSeek(now, &b)
+	case beaconOffer, beaconAnnounce:
+		m.onOffer(now, system, &b)
+	}
+	m.settle(now)
+}
+
+// onSeek answers who looks for a system, and lets the better founder go first.
+func (m *Machine) onSeek(now clock.Time, b *beacon) {
+	if m.Leader() && m.Active() {
+		m.beacon(beaconOffer, b.from.Endpoint())
+		return
+	}
+	if m.state == seeking && m.foundAt != clock.Never && b.from.Compare(m.cfg.Self) < 0 {
+		m.foundAt = now.Add(m.cfg.Discovery)
+	}
+}
+
+func (m *Machine) onOffer(now clock.Time, system uint32, b *beacon) {
+	if len(b.oracle) == 0 || system == 0 {
+		return
+	}
+	if m.state == seeking {
+		m.attach(now, system, b.oracle)
+		return
+	}
+	if b.what != beaconAnnounce || system == m.out.System || !m.Leader() || m.state != active {
+		return
+	}
+	alone := len(m.cons.Registry.procs) <= 1 && len(m.cons.Registry.groups) == 0
+	if alone && (b.procs > 1 || b.from.Compare(m.cfg.Self) < 0) {
+		m.dissolve(now)
+		m.attach(now, system, b.oracle)
+		return
+	}
+	if !m.lead.splitTold {
+		m.lead.splitTold = true
+		m.hooks.Warn(fmt.Sprintf("another system called %q is led by %v; the two stay separate", m.cfg.System, b.from))
+	}
+}
+
+func (m *Machine) attach(now clock.Time, system uint32, oracle []core.Address) {
+	m.state = attaching
+	m.beaconAt, m.foundAt = clock.Never, clock.Never
+	m.giveUpAt = now.Add(4*m.cfg.Request + m.cfg.Discovery)
+	m.out.System = system
+	m.oracle, m.turn = oracle, 0
+	m.heardAt = now
+	m.enlist(now)
+}
+
+// enlist makes the request to be taken into the system the first of all.
+func (m *Machine) enlist(now clock.Time) {
+	for i := range m.pending {
+		if m.pending[i].Op == opAdd {
+			m.ask(now)
+			return
+		}
+	}
+	add := Command{Op: opAdd, By: m.cfg.Self, Number: 1, Who: m.cfg.Self, Eligible: m.cfg.Eligible}
+	m.pending = append([]Command{add}, m.pending...)
+	m.ask(now)
+}
+
+// found founds a system with this process as its only ORACLE member.
+func (m *Machine) found(now clock.Time) {
+	m.beaconAt, m.foundAt = clock.Never, clock.Never
+	m.state = attaching
+	m.out.System = uint32(m.cfg.Self.Incarnation>>32) ^ uint32(m.cfg.Self.Incarnation) | 1
+	m.oracle, m.turn = []core.Address{m.cfg.Self}, 0
+	m.heardAt = now
+	m.cons = found(m.cfg.Self, NewRegistry(m.cfg.Low, m.cfg.Count))
+	m.settle(now) // become the leader first
+	m.enlist(now)
+	m.settle(now)
+}
+
+// dissolve gives up a system that nobody else has joined.
+func (m *Machine) dissolve(clock.Time) {
+	m.cons = nil
+	m.lead = leadership{beatAt: clock.Never, electAt: clock.Never, welcomeAt: clock.Never}
+	m.local = nil
+}

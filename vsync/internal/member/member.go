@@ -1,0 +1,393 @@
+// Package member is a process's part in the membership service: finding the system or founding it, asking the ORACLE for what
+// it decides, and being one of the ORACLE's members.
+//
+// The ORACLE is up to Config.Size processes that replicate one Registry by consensus; its leader tells the others what was
+// decided. A process has at most one request outstanding and repeats it, to one ORACLE member after another, until it is
+// told Done; requests are numbered, so that repeating one does nothing twice. Guarded by the simulator's
+// checkers single-primary and liveness.
+//
+// Everything belongs to the engine's goroutine.
+package member
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/khamsin-io/khamsin/dataplane"
+	"github.com/khamsin-io/khamsin/dataplane/clock"
+	"github.com/khamsin-io/khamsin/vsync/core"
+	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
+)
+
+// Config describes the process and the pace.
+type Config struct {
+	Self      core.Address
+	System    string // name; beacons of other names are ignored
+	Size      int    // ORACLE members when complete
+	Eligible  bool
+	FastStart bool
+	Seed      uint64
+	Channel   dataplane.Channel // of beacons
+	Low       uint32            // first channel for groups
+	Count     uint32            // channels for groups
+
+	Discovery, Beacon, Gather, Request, Heartbeat, OracleLost time.Duration
+}
+
+// Lane carries control messages to other processes: in order, without loss or duplicate, until one of the two is removed.
+type Lane interface {
+	Send(now clock.Time, to core.Address, msg []byte)
+	Idle() bool // everything sent was acknowledged
+}
+
+// Hooks is what the machine tells the engine.
+type Hooks interface {
+	Attached(now clock.Time, system uint32)
+	Proposed(now clock.Time, p *pdu.Propose)
+	Decided(now clock.Time, d *pdu.Decision)
+	Refused(now clock.Time, group string, why Refusal)
+	Watch(now clock.Time, w *pdu.Watch)
+	Gone(now clock.Time, a core.Address)
+	OracleChanged(text string)
+	Warn(text string)
+	Lost(now clock.Time)    // the ORACLE cannot be reached any more, or none was found
+	Stopped(now clock.Time) // the orderly departure is complete
+}
+
+type state uint8
+
+const (
+	seeking state = iota
+	attaching
+	active
+	leaving
+	over
+)
+
+// Machine is one process's part in the membership service.
+type Machine struct {
+	cfg   Config
+	out   *pdu.Outbox
+	lane  Lane
+	hooks Hooks
+	rng   uint64
+
+	state    state
+	beaconAt clock.Time
+	foundAt  clock.Time // when to found a system, unless one is found
+	giveUpAt clock.Time // when to go back from attaching to seeking
+
+	oracle  []core.Address // as last told, leader first
+	heardAt clock.Time     // when the ORACLE was last heard of
+	pending []Command      // requests; the first is outstanding
+	number  uint64
+	retryAt clock.Time
+	turn    int // which ORACLE member is asked
+	accused []core.Address
+
+	cons     *Consensus
+	lead     leadership
+	local    []localMessage // messages to this process itself
+	lingerAt clock.Time     // when a process that was taken out in order may go
+	lingered int            // how often it waited for last acknowledgements
+	departBy clock.Time     // when it goes in any case
+}
+
+// lingerMax is how often a departing ORACLE member waits another eighth of a request interval for last acknowledgements.
+const lingerMax = 8
+
+// departFactor bounds an orderly departure, in request intervals.
+const departFactor = 10
+
+type localMessage struct {
+	t pdu.Type
+	m pdu.Message
+}
+
+// New returns a machine that is not yet started.
+func New(cfg Config, out *pdu.Outbox, lane Lane, hooks Hooks) *Machine {
+	never := clock.Never
+	m := &Machine{cfg: cfg, out: out, lane: lane, hooks: hooks, rng: cfg.Seed | 1, state: seeking}
+	m.number = 1 // the request to be taken in
+	m.beaconAt, m.foundAt, m.giveUpAt, m.retryAt = never, never, never, never
+	m.lingerAt, m.departBy = never, never
+	m.lead.beatAt, m.lead.electAt, m.lead.welcomeAt = never, never, never
+	return m
+}
+
+// Start begins to look for a system, or founds one at once when so configured.
+func (m *Machine) Start(now clock.Time) {
+	if m.cfg.FastStart {
+		m.found(now)
+		return
+	}
+	m.seek(now)
+}
+
+func (m *Machine) random(n int) int {
+	m.rng ^= m.rng << 13
+	m.rng ^= m.rng >> 7
+	m.rng ^= m.rng << 17
+	return int(m.rng % uint64(n))
+}
+
+// Active tells whether the process is part of a system.
+func (m *Machine) Active() bool { return m.state == active || m.state == leaving }
+
+// Oracle returns the ORACLE's members as last told, leader first.
+func (m *Machine) Oracle() []core.Address { return m.oracle }
+
+// Leader tells whether this process leads the ORACLE.
+func (m *Machine) Leader() bool { return m.cons != nil && m.cons.Leader() }
+
+// Request queues a command for the ORACLE.
+func (m *Machine) Request(now clock.Time, c Command) {
+	m.number++
+	c.By, c.Number = m.cfg.Self, m.number
+	m.pending = append(m.pending, c)
+	if len(m.pending) == 1 {
+		m.ask(now)
+		m.settle(now)
+	}
+}
+
+// Accuse asks the ORACLE to remove a process. When it is an ORACLE member itself, the others must do without it.
+func (m *Machine) Accuse(now clock.Time, who core.Address, reason string) {
+	if who == m.cfg.Self || slices.Contains(m.accused, who) || !m.Active() {
+		return
+	}
+	m.accused = append(m.accused, who)
+	m.suspectLeader(now, who)
+	m.Request(now, Command{Op: opRemove, Who: who, Reason: reason})
+	if i := slices.Index(m.oracle, who); i >= 0 && m.retryAt != clock.Never {
+		m.retryAt = now
+	}
+}
+
+// Join asks for membership in a group.
+func (m *Machine) Join(now clock.Time, c Command) {
+	c.Op = opJoin
+	m.Request(now, c)
+}
+
+// Leave asks to be left out of a group's next view.
+func (m *Machine) Leave(now clock.Time, group string) {
+	m.Request(now, Command{Op: opLeave, Group: group})
+}
+
+// Terminate asks for the end of a group.
+func (m *Machine) Terminate(now clock.Time, group string) {
+	m.Request(now, Command{Op: opTerminate, Group: group})
+}
+
+// Commit asks for the commit of a view whose flushers are all ready.
+func (m *Machine) Commit(now clock.Time, d *pdu.Decision) {
+	m.Request(now, Command{Op: opCommit, Decision: d})
+}
+
+// Depart asks to be removed in order. Stopped is called when it is done.
+func (m *Machine) Depart(now clock.Time) {
+	if m.state != active {
+		m.state = over
+		m.hooks.Stopped(now)
+		return
+	}
+	m.state = leaving
+	m.departBy = now.Add(departFactor * m.cfg.Request)
+	m.Request(now, Command{Op: opRemove, Who: m.cfg.Self, Orderly: true, Reason: "left"})
+}
+
+// ask sends the outstanding request to the ORACLE member whose turn it is.
+func (m *Machine) ask(now clock.Time) {
+	m.retryAt = clock.Never
+	if len(m.pending) == 0 || len(m.oracle) == 0 || m.state == seeking || m.state == over {
+		return
+	}
+	m.retryAt = now.Add(m.cfg.Request)
+	to := m.oracle[m.turn%len(m.oracle)]
+	for range m.oracle {
+		if !slices.Contains(m.accused, to) {
+			break
+		}
+		m.turn++
+		to = m.oracle[m.turn%len(m.oracle)]
+	}
+	c := &m.pending[0]
+	if to == m.cfg.Self && m.cons != nil {
+		m.submit(now, c)
+		return
+	}
+	m.lane.Send(now, to, append([]byte{byte(pdu.TypeRequest)}, c.Encode()...))
+}
+
+func (m *Machine) onDone(now clock.Time, d *pdu.Done) {
+	if len(m.pending) == 0 || m.pending[0].Number != d.Number {
+		return
+	}
+	orderly := m.pending[0].Op == opRemove && m.pending[0].Who == m.cfg.Self
+	m.pending = m.pending[1:]
+	m.retryAt = clock.Never
+	if orderly {
+		m.lingerAt = now
+		if m.cons != nil {
+			m.lingerAt = now.Add(m.cfg.Request / 8) // the other ORACLE members need a last acknowledgement
+		}
+		return
+	}
+	m.ask(now)
+}
+
+// OnMessage takes a control message of the membership service in.
+func (m *Machine) OnMessage(now clock.Time, from uint64, t pdu.Type, body []byte) {
+	if m.state == over {
+		return
+	}
+	switch t {
+	case pdu.TypeRequest:
+		if c, err := DecodeCommand(body); err == nil {
+			m.submit(now, c)
+		}
+	case pdu.TypeConsensus:
+		m.onConsensus(now, from, body)
+	default:
+		msg := newMessage(t)
+		if msg == nil || pdu.Decode(msg, body) != nil {
+			return
+		}
+		m.heardAt = now
+		m.handle(now, t, msg)
+	}
+	m.settle(now)
+}
+
+func newMessage(t pdu.Type) pdu.Message {
+	switch t {
+	case pdu.TypeWelcome:
+		return new(pdu.Welcome)
+	case pdu.TypeDone:
+		return new(pdu.Done)
+	case pdu.TypeRefuse:
+		return new(pdu.Refuse)
+	case pdu.TypeWatch:
+		return new(pdu.Watch)
+	case pdu.TypePropose:
+		return new(pdu.Propose)
+	case pdu.TypeDecide:
+		return new(pdu.Decision)
+	}
+	return nil
+}
+
+func (m *Machine) handle(now clock.Time, t pdu.Type, msg pdu.Message) {
+	switch v := msg.(type) {
+	case *pdu.Welcome:
+		m.onWelcome(now, v)
+	case *pdu.Done:
+		m.onDone(now, v)
+	case *pdu.Refuse:
+		m.hooks.Refused(now, v.Name, Refusal(v.Reason))
+	case *pdu.Watch:
+		m.hooks.Watch(now, v)
+	case *pdu.Propose:
+		m.hooks.Proposed(now, v)
+	case *pdu.Decision:
+		m.hooks.Decided(now, v)
+	}
+}
+
+func (m *Machine) onWelcome(now clock.Time, w *pdu.Welcome) {
+	if len(w.Oracle) == 0 || w.System != m.out.System {
+		return
+	}
+	m.heardAt = now
+	changed := !slices.Equal(m.oracle, w.Oracle)
+	m.oracle, m.turn = w.Oracle, 0
+	if m.state == attaching {
+		m.state = active
+		m.giveUpAt = clock.Never
+		m.hooks.Attached(now, w.System)
+		changed = true
+	}
+	if changed {
+		m.ask(now)
+	}
+}
+
+// settle carries out what the log committed and delivers what this process tells itself, until there is nothing more.
+func (m *Machine) settle(now clock.Time) {
+	for {
+		m.drain(now)
+		if len(m.local) == 0 {
+			return
+		}
+		l := m.local[0]
+		m.local = m.local[1:]
+		m.heardAt = now
+		m.handle(now, l.t, l.m)
+	}
+}
+
+// tell sends a message of the ORACLE to a process, which may be this one.
+func (m *Machine) tell(now clock.Time, to core.Address, t pdu.Type, msg pdu.Message) {
+	if to == m.cfg.Self {
+		m.local = append(m.local, localMessage{t, msg})
+		return
+	}
+	m.lane.Send(now, to, pdu.Encode(t, msg))
+}
+
+// Deadline returns when Tick has something to do.
+func (m *Machine) Deadline() clock.Time {
+	t := min(m.beaconAt, m.foundAt, m.giveUpAt, m.retryAt, m.lingerAt, m.departBy)
+	t = min(t, m.lead.beatAt, m.lead.electAt, m.lead.welcomeAt)
+	for _, g := range m.lead.gather {
+		t = min(t, g.at)
+	}
+	if m.state == active {
+		t = min(t, m.heardAt.Add(m.cfg.OracleLost))
+	}
+	return t
+}
+
+// Tick does what is due.
+func (m *Machine) Tick(now clock.Time) {
+	if m.state == over {
+		return
+	}
+	m.tickDiscovery(now)
+	if m.retryAt <= now {
+		m.turn++
+		m.ask(now)
+	}
+	m.tickOracle(now)
+	m.settle(now)
+	if m.lingerAt <= now && m.cons != nil && (m.cons.Needed() || !m.lane.Idle() && m.lingered < lingerMax) {
+		m.lingered++
+		m.lingerAt = now.Add(m.cfg.Request / 8)
+	}
+	switch {
+	case m.lingerAt <= now || m.departBy <= now:
+		m.state = over
+		m.lingerAt, m.departBy = clock.Never, clock.Never
+		m.hooks.Stopped(now)
+	case m.state == active && now.Sub(m.heardAt) >= m.cfg.OracleLost:
+		m.state = over
+		m.hooks.Lost(now)
+	}
+}
+
+// End stops the machine without telling anybody.
+func (m *Machine) End() { m.state = over }
+
+// Dump describes the machine in one line.
+func (m *Machine) Dump() string {
+	s := fmt.Sprintf("state %d, %d requests pending", m.state, len(m.pending))
+	if len(m.pending) > 0 {
+		s += fmt.Sprintf(" (first: op %d)", m.pending[0].Op)
+	}
+	if m.cons != nil {
+		s += fmt.Sprintf(", voters %v, leader known %v, %d processes", m.cons.Voters(), m.cons.LeaderKnown(), len(m.cons.Registry.procs))
+	}
+	return s
+}

@@ -1,0 +1,293 @@
+package member
+
+import (
+	"slices"
+
+	"github.com/khamsin-io/khamsin/dataplane"
+	"github.com/khamsin-io/khamsin/vsync/core"
+	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
+)
+
+// Limits of the registry.
+const (
+	groupsMax    = 1 << 20
+	groupNameMax = 64 << 10
+	removedMax   = 4096 // removed processes remembered
+)
+
+// process is one live process of the system.
+type process struct {
+	addr     core.Address
+	eligible bool
+	lastDone uint64 // number of its last request that was applied
+}
+
+// group is one group's chain of views.
+type group struct {
+	name       string
+	lid        uint32
+	channel    dataplane.Channel
+	signature  uint64
+	safeCopies int
+	lastView   core.ViewID   // highest number used, by a view or a proposal
+	current    *pdu.Decision // newest committed view; nil while the group has no members
+	pending    *pdu.Propose  // the proposal that may be committed; nil when there is none
+	joining    []core.Address
+	leaving    []core.Address
+	terminated bool
+	gathering  bool // the leader was asked to wait for more joins
+}
+
+// Registry is the ORACLE's replicated state: the live processes in the order they came, and every group's chain of views. It is
+// deterministic: replicas that apply the same commands are equal. Apply says what should now be told to whom; only the
+// leader does tell.
+type Registry struct {
+	procs   []process
+	groups  []*group // in the order created
+	byName  map[string]*group
+	nextLid uint32
+	removed []core.Address // processes that were removed, newest last
+	span    channelRange
+}
+
+type channelRange struct{ low, count uint32 }
+
+// EffectKind says what a replica's leader should do after a command.
+type EffectKind uint8
+
+// The effects.
+const (
+	EffectAdded   EffectKind = iota // Who is part of the system
+	EffectRemoved                   // Who is not any more; By accused it for Reason, unless Orderly
+	EffectRefused                   // Who may not join Group, for Refusal
+	EffectPropose                   // Propose is for its coordinator
+	EffectDecided                   // Decision is for the members; To is the coordinator, none when there was no flush
+	EffectEnded                     // Group is over for Members
+	EffectGather                    // propose Group's next view a little later
+	EffectDone                      // the request Number of Who is done
+)
+
+// Effect is one thing for the leader to do.
+type Effect struct {
+	Kind     EffectKind
+	Who, By  core.Address
+	Orderly  bool
+	Reason   string
+	Group    string
+	Refusal  Refusal
+	Number   uint64
+	Propose  *pdu.Propose
+	Decision *pdu.Decision
+	Members  []core.Address
+}
+
+// NewRegistry returns the registry of a fresh system whose groups use count channels from low on.
+func NewRegistry(low, count uint32) *Registry {
+	return &Registry{byName: map[string]*group{}, nextLid: 1, span: channelRange{low, max(count, 1)}}
+}
+
+func (r *Registry) find(a core.Address) *process {
+	for i := range r.procs {
+		if r.procs[i].addr == a {
+			return &r.procs[i]
+		}
+	}
+	return nil
+}
+
+// Alive tells whether a process is part of the system.
+func (r *Registry) Alive(a core.Address) bool { return r.find(a) != nil }
+
+// Removed tells whether an incarnation was removed.
+func (r *Registry) Removed(incarnation uint64) bool {
+	return slices.ContainsFunc(r.removed, func(a core.Address) bool { return a.Incarnation == incarnation })
+}
+
+// Processes returns the live processes, oldest first.
+func (r *Registry) Processes() []core.Address {
+	list := make([]core.Address, len(r.procs))
+	for i := range r.procs {
+		list[i] = r.procs[i].addr
+	}
+	return list
+}
+
+// Apply executes a command and returns its effects in order.
+func (r *Registry) Apply(c *Command) []Effect {
+	var out []Effect
+	if c.Number != 0 {
+		p := r.find(c.By)
+		switch {
+		case p == nil && c.Op != opAdd:
+			return nil
+		case p != nil && c.Number <= p.lastDone:
+			return []Effect{{Kind: EffectDone, Who: c.By, Number: c.Number}}
+		}
+	}
+	switch c.Op {
+	case opAdd:
+		out = r.add(c)
+	case opRemove:
+		out = r.remove(c)
+	case opJoin:
+		out = r.join(c)
+	case opLeave:
+		out = r.leave(c)
+	case opTerminate:
+		out = r.terminate(c)
+	case opCommit:
+		out = r.commit(c)
+	case opGather:
+		if g := r.byName[c.Group]; g != nil {
+			g.gathering = false
+			out = r.advance(g, nil, false)
+		}
+	}
+	if p := r.find(c.By); p != nil && c.Number != 0 {
+		p.lastDone = c.Number
+	}
+	if c.Number != 0 {
+		out = append(out, Effect{Kind: EffectDone, Who: c.By, Number: c.Number})
+	}
+	return out
+}
+
+func (r *Registry) add(c *Command) []Effect {
+	if r.Removed(c.Who.Incarnation) || r.Alive(c.Who) || c.Who.Incarnation == 0 {
+		return nil
+	}
+	r.procs = append(r.procs, process{addr: c.Who, eligible: c.Eligible})
+	return []Effect{{Kind: EffectAdded, Who: c.Who}}
+}
+
+// remove takes a process out of the system and out of all its groups. Every group that it touches gets a new proposal at once.
+func (r *Registry) remove(c *Command) []Effect {
+	i := slices.IndexFunc(r.procs, func(p process) bool { return p.addr == c.Who })
+	if i < 0 {
+		return nil
+	}
+	r.procs = slices.Delete(r.procs, i, i+1)
+	r.removed = append(r.removed, c.Who)
+	if len(r.removed) > removedMax {
+		r.removed = slices.Delete(r.removed, 0, len(r.removed)-removedMax)
+	}
+	out := []Effect{{Kind: EffectRemoved, Who: c.Who, By: c.By, Orderly: c.Orderly, Reason: c.Reason}}
+	for _, g := range r.groups {
+		g.joining = without(g.joining, c.Who)
+		touched := g.current != nil && g.current.View.Contains(c.Who)
+		touched = touched || (g.pending != nil && g.pending.Next.Contains(c.Who))
+		if touched {
+			out = r.advance(g, out, true)
+		}
+	}
+	return out
+}
+
+func without(list []core.Address, a core.Address) []core.Address {
+	return slices.DeleteFunc(slices.Clone(list), func(x core.Address) bool { return x == a })
+}
+
+func (r *Registry) join(c *Command) []Effect {
+	refuse := func(why Refusal) []Effect {
+		return []Effect{{Kind: EffectRefused, Who: c.By, Group: c.Group, Refusal: why}}
+	}
+	g := r.byName[c.Group]
+	if g == nil {
+		if len(r.groups) >= groupsMax || len(c.Group) > groupNameMax {
+			return refuse(RefusedFull)
+		}
+		g = r.create(c)
+	}
+	live := g.current != nil || len(g.joining) > 0
+	switch {
+	case g.current != nil && g.current.View.Contains(c.By) && !slices.Contains(g.leaving, c.By):
+		return []Effect{{Kind: EffectDecided, Decision: g.current, Members: []core.Address{c.By}}}
+	case slices.Contains(g.joining, c.By):
+		return nil
+	case live && c.Create:
+		return refuse(RefusedExists)
+	case live && g.signature != c.Signature:
+		return refuse(RefusedSignature)
+	}
+	if !live {
+		g.signature, g.safeCopies = c.Signature, c.SafeCopies
+	}
+	g.joining = append(slices.Clone(g.joining), c.By)
+	if g.pending != nil || g.gathering {
+		return nil
+	}
+	g.gathering = true
+	return []Effect{{Kind: EffectGather, Group: g.name}}
+}
+
+func (r *Registry) create(c *Command) *group {
+	g := &group{name: c.Group, lid: r.nextLid}
+	g.channel = dataplane.Channel(r.span.low + (r.nextLid-1)%r.span.count)
+	r.nextLid++
+	r.groups = append(r.groups, g)
+	r.byName[c.Group] = g
+	return g
+}
+
+func (r *Registry) leave(c *Command) []Effect {
+	g := r.byName[c.Group]
+	if g == nil {
+		return nil
+	}
+	if slices.Contains(g.joining, c.By) {
+		g.joining = without(g.joining, c.By)
+		if g.pending == nil || !g.pending.Next.Contains(c.By) {
+			return []Effect{{Kind: EffectEnded, Group: g.name, Members: []core.Address{c.By}}}
+		}
+		out := []Effect{{Kind: EffectEnded, Group: g.name, Members: []core.Address{c.By}}}
+		return r.advance(g, out, true)
+	}
+	if g.current == nil || !g.current.View.Contains(c.By) || slices.Contains(g.leaving, c.By) {
+		return nil
+	}
+	g.leaving = append(slices.Clone(g.leaving), c.By)
+	return r.advance(g, nil, false)
+}
+
+func (r *Registry) terminate(c *Command) []Effect {
+	g := r.byName[c.Group]
+	if g == nil || g.current == nil || !g.current.View.Contains(c.By) {
+		return nil
+	}
+	g.terminated = true
+	return r.advance(g, nil, g.pending != nil)
+}
+
+// commit makes a proposal the group's view, unless a newer proposal has overtaken it.
+func (r *Registry) commit(c *Command) []Effect {
+	g := r.byName[c.Decision.Name]
+	d := c.Decision
+	if g == nil || g.pending == nil || d.View.ID != g.pending.Next.ID || c.By != g.pending.Coordinator ||
+		len(d.Cut) != g.current.View.Size() {
+		return nil
+	}
+	d = &pdu.Decision{
+		Name: g.name, Lid: g.lid, Channel: g.channel, SafeCopies: g.safeCopies, Prev: g.current.View.ID,
+		View: g.pending.Next, Cut: d.Cut, Source: d.Source, Stateless: d.Stateless,
+	}
+	for _, m := range g.current.View.Members {
+		if !r.Alive(m) {
+			d.Failed = append(d.Failed, m)
+		}
+	}
+	to := slices.Concat(g.pending.Flushers, d.View.Joined)
+	r.install(g, d)
+	out := []Effect{{Kind: EffectDecided, Decision: d, Who: c.By, Members: to}}
+	if d.View.Size() == 0 {
+		return r.end(g, out)
+	}
+	return r.advance(g, out, false)
+}
+
+func (r *Registry) install(g *group, d *pdu.Decision) {
+	g.current, g.pending = d, nil
+	for _, m := range d.View.Members {
+		g.joining = without(g.joining, m)
+	}
+	g.leaving = slices.DeleteFunc(slices.Clone(g.leaving), func(a core.Address) bool { return !d.View.Contains(a) })
+}

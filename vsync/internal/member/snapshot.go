@@ -1,0 +1,96 @@
+package member
+
+import (
+	"slices"
+
+	"github.com/khamsin-io/khamsin/dataplane"
+	"github.com/khamsin-io/khamsin/vsync/core"
+	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
+)
+
+// Encode returns the whole registry, for a replica that starts.
+func (r *Registry) Encode() []byte {
+	var w pdu.Writer
+	w.Uint(uint64(r.nextLid))
+	w.Uint(uint64(r.span.low))
+	w.Uint(uint64(r.span.count))
+	w.Addresses(r.removed)
+	w.Uint(uint64(len(r.procs)))
+	for _, p := range r.procs {
+		w.Address(p.addr)
+		w.Bool(p.eligible)
+		w.Uint(p.lastDone)
+	}
+	w.Uint(uint64(len(r.groups)))
+	for _, g := range r.groups {
+		g.encode(&w)
+	}
+	return w.B
+}
+
+func (g *group) encode(w *pdu.Writer) {
+	w.String(g.name)
+	w.Uint(uint64(g.lid))
+	w.Uint(uint64(g.channel))
+	w.Uint(g.signature)
+	w.Uint(uint64(g.safeCopies + 1))
+	w.Uint(uint64(g.lastView))
+	w.Addresses(g.joining)
+	w.Addresses(g.leaving)
+	w.Bool(g.terminated)
+	w.Bool(g.gathering)
+	w.Bool(g.current != nil)
+	if g.current != nil {
+		g.current.Append(w)
+	}
+	w.Bool(g.pending != nil)
+	if g.pending != nil {
+		g.pending.Append(w)
+	}
+}
+
+// DecodeRegistry reads what Encode wrote.
+func DecodeRegistry(b []byte) (*Registry, error) {
+	rd := pdu.NewReader(b)
+	r := NewRegistry(0, 1)
+	r.nextLid, r.span.low, r.span.count = uint32(rd.Uint()), uint32(rd.Uint()), uint32(rd.Uint())
+	r.removed = rd.Addresses()
+	for range rd.Count(core.AddressLen) {
+		r.procs = append(r.procs, process{addr: rd.Address(), eligible: rd.Bool(), lastDone: rd.Uint()})
+	}
+	for range rd.Count(8) {
+		g := decodeGroup(rd)
+		r.groups = append(r.groups, g)
+		r.byName[g.name] = g
+	}
+	r.span.count = max(r.span.count, 1)
+	return r, rd.End()
+}
+
+func decodeGroup(rd *pdu.Reader) *group {
+	g := &group{
+		name: rd.String(), lid: uint32(rd.Uint()), channel: dataplane.Channel(rd.Uint()), signature: rd.Uint(),
+		safeCopies: int(rd.Uint()) - 1, lastView: core.ViewID(rd.Uint()), joining: rd.Addresses(),
+		leaving: rd.Addresses(), terminated: rd.Bool(), gathering: rd.Bool(),
+	}
+	if rd.Bool() {
+		g.current = new(pdu.Decision)
+		g.current.Decode(rd)
+	}
+	if rd.Bool() {
+		g.pending = new(pdu.Propose)
+		g.pending.Decode(rd)
+	}
+	return g
+}
+
+// eligible returns the processes that may be ORACLE members, oldest first.
+func (r *Registry) eligible() []core.Address {
+	var list []core.Address
+	for _, p := range r.procs {
+		if p.eligible {
+			list = append(list, p.addr)
+		}
+	}
+	return slices.Clip(list)
+}

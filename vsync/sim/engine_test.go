@@ -1,0 +1,54 @@
+package sim
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+// rows: MC-01, MC-03, MC-05, MC-06, MC-08, MC-11, MC-12, MC-16, MC-17, MC-27
+// rows: VIEW-03, VIEW-04, VIEW-05, VIEW-06, VIEW-12, VIEW-13, VIEW-14, VIEW-15, VIEW-16, VIEW-19, VIEW-24
+// rows: XFR-01, XFR-02, XFR-05, XFR-06, XFR-08, XFR-09, XFR-12, XFR-13, FLU-01, FLU-04, FLU-08, FLU-10
+// rows: P2P-01, P2P-02, FD-15, FD-20, FD-21, FD-23, CAP-01, CAP-03
+func TestEnginesKeepEveryGuarantee(t *testing.T) {
+	seeds := uint64(30)
+	if testing.Short() {
+		seeds = 5
+	}
+	for seed := uint64(1); seed <= seeds; seed++ {
+		if r := Run(Options{Seed: seed}); r.Failed() {
+			var b strings.Builder
+			r.Report(&b)
+			t.Fatal(b.String())
+		}
+	}
+}
+
+func TestEnginesAreDeterministic(t *testing.T) {
+	for _, seed := range []uint64{2, 10, 35} {
+		a := Run(Options{Seed: seed})
+		var timeline bytes.Buffer
+		b := Run(Options{Seed: seed, Trace: &timeline})
+		if a.TraceHash != b.TraceHash {
+			t.Errorf("two runs of seed %d differ:\n%v\n%v", seed, a, b)
+		}
+	}
+}
+
+// The weather must be bad enough to mean something: over some seeds every kind of trouble happens.
+func TestWeatherIsBadEnough(t *testing.T) {
+	var sum Stats
+	for seed := uint64(1); seed <= 15; seed++ {
+		s := Run(Options{Seed: seed}).Stats
+		sum.Lost += s.Lost
+		sum.Damaged += s.Damaged
+		sum.Crashes += s.Crashes
+		sum.Full += s.Full
+		sum.Delivered += s.Delivered
+		sum.Views += s.Views
+	}
+	if sum.Lost < 1000 || sum.Damaged < 100 || sum.Crashes < 10 || sum.Full < 5 || sum.Delivered < 10_000 ||
+		sum.Views < 200 {
+		t.Fatalf("15 seeds bring no more than %+v", sum)
+	}
+}

@@ -1,0 +1,49 @@
+// Command khamsin is the command line of Khamsin. See khamsin --help.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// cli is the command line.
+type cli struct {
+	Demo    demoCommand    `cmd:"" help:"Run a group of processes on this host, kill one, let one join, and check that all agree."`
+	Version versionCommand `cmd:"" help:"Print the version."`
+	Member  memberCommand  `cmd:"" hidden:"" help:"One process of a demo; started by it."`
+}
+
+func main() {
+	var c cli
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	k := kong.Parse(&c,
+		kong.Name("khamsin"),
+		kong.Description("Process groups with virtual synchrony, as a high-performance data plane."),
+		kong.UsageOnError(),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+	)
+	if err := k.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "khamsin:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+type versionCommand struct{}
+
+// Run prints the version that the build recorded.
+func (versionCommand) Run() error {
+	version := "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		version = info.Main.Version + ", " + info.GoVersion
+	}
+	_, err := fmt.Println("khamsin", version)
+	return err
+}

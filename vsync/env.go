@@ -1,0 +1,244 @@
+package vsync
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ConfigFromEnv returns the default configuration as the environment changes it. It reads every variable whose name
+// begins with ISIS_ and reports all faults at once: bad values, names that nobody knows, and names of settings that this
+// version does not have yet, unless they ask for what it does anyway.
+//
+//	ISIS_ORACLESIZE                        processes that run the membership service: 1, 3, 5 or 7
+//	ISIS_NETWORK_INTERFACES                interfaces to talk on, separated by commas
+//	ISIS_PORTNO, alias ISIS_GROUPPORT      UDP port of multicasts
+//	ISIS_PORTNOp                           first UDP port for point-to-point traffic
+//	ISIS_TTL                               multicast hops, 0 to 255
+//	ISIS_MAXMSGLEN, alias ISIS_MAXPACKETLEN  bytes of the longest packet; 8KB and the like are understood
+//	ISIS_MAXASYNCMTOTAL                    packets of one sender that may be under way
+//	ISIS_DEFAULTTIMEOUT                    milliseconds before a membership request is repeated
+//	ISIS_IGNOREPARTITIONS                  go on without a majority of the membership service
+//	ISIS_MUTE                              report nothing
+//
+// Booleans are true, false, 1 or 0, in any case.
+func ConfigFromEnv() (Config, error) { return configFrom(os.Environ()) }
+
+// parameter reads one environment variable into a configuration.
+type parameter struct {
+	name string
+	read func(c *Config, value string) error
+}
+
+// parameters returns what each known name does, in the order in which faults are reported.
+func parameters() []parameter {
+	return []parameter{
+		{"ISIS_ORACLESIZE", intInto(func(c *Config) *int { return &c.OracleSize })},
+		{"ISIS_NETWORK_INTERFACES", readInterfaces},
+		{"ISIS_PORTNO", portInto(func(c *Config) *uint16 { return &c.GroupPort })},
+		{"ISIS_GROUPPORT", portInto(func(c *Config) *uint16 { return &c.GroupPort })},
+		{"ISIS_PORTNOp", portInto(func(c *Config) *uint16 { return &c.PeerPort })},
+		{"ISIS_PORTNOa", refuse("cannot be set: it is ISIS_PORTNOp+1")},
+		{"ISIS_TTL", readTTL},
+		{"ISIS_MAXMSGLEN", readPacket},
+		{"ISIS_MAXPACKETLEN", readPacket},
+		{"ISIS_MAXASYNCMTOTAL", readUnstable},
+		{"ISIS_DEFAULTTIMEOUT", readTimeout},
+		{"ISIS_IGNOREPARTITIONS", boolInto(func(c *Config) *bool { return &c.IgnorePartitions })},
+		{"ISIS_MUTE", boolInto(func(c *Config) *bool { return &c.Mute })},
+		{"ISIS_GRACEFULSHUTDOWN", onlyBool(true)},
+		{"ISIS_MD5SIGS", onlyBool(true)},
+		{"ISIS_USEIPv4", onlyBool(true)},
+		{"ISIS_USEIPv6", onlyBool(false)},
+		{"ISIS_UNICAST_ONLY", onlyBool(false)},
+		{"ISIS_TCP_ONLY", onlyBool(false)},
+		{"ISIS_TCP_DIRECT", onlyBool(false)},
+		{"ISIS_LARGE", onlyBool(false)},
+	}
+}
+
+// later returns the names of settings that this version does not have yet.
+func later() []string {
+	return []string{
+		"ISIS_HOSTS", "ISIS_SKIP_FIRSTINTERFACE", "ISIS_SKIP_FIRST_NETWORK_INTERFACE", "ISIS_NETMASK", "ISIS_SUBNET",
+		"ISIS_MCRANGE_LOW", "ISIS_MCRANGE_HIGH", "ISIS_MAXIPMCADDRS", "ISIS_AESKEY", "ISIS_KEY", "ISIS_AES",
+		"ISIS_UDPCHKSUM", "ISIS_MCMDREPORTRATE", "ISIS_DONT_COMPRESS", "ISIS_TOKEN_DELAY", "ISIS_LOGGED", "ISIS_LOGDIR",
+		"ISIS_OOBMAXIPMCADDRS",
+	}
+}
+
+// configFrom reads the variables of env, each "NAME=value".
+func configFrom(env []string) (Config, error) {
+	c := DefaultConfig()
+	values := make(map[string]string)
+	for _, e := range env {
+		if name, value, ok := strings.Cut(e, "="); ok && strings.HasPrefix(strings.ToUpper(name), "ISIS_") {
+			values[name] = strings.TrimSpace(value)
+		}
+	}
+	faults := aliases(values)
+	for _, p := range parameters() {
+		if value, ok := values[p.name]; ok {
+			if err := p.read(&c, value); err != nil {
+				faults = append(faults, fmt.Errorf("%s=%q: %w", p.name, value, err))
+			}
+			delete(values, p.name)
+		}
+	}
+	for _, name := range slices.Sorted(keys(values)) {
+		if slices.Contains(later(), name) {
+			faults = append(faults, fmt.Errorf("%s: not supported by this version", name))
+		} else {
+			faults = append(faults, fmt.Errorf("%s: unknown setting", name))
+		}
+	}
+	if len(faults) == 0 {
+		if err := c.Validate(); err != nil {
+			faults = append(faults, err)
+		}
+	}
+	if len(faults) > 0 {
+		return Config{}, fmt.Errorf("vsync: environment: %w", errors.Join(faults...))
+	}
+	return c, nil
+}
+
+// aliases reports pairs of names for one setting that disagree.
+func aliases(values map[string]string) []error {
+	var faults []error
+	for _, pair := range [][2]string{{"ISIS_PORTNO", "ISIS_GROUPPORT"}, {"ISIS_MAXMSGLEN", "ISIS_MAXPACKETLEN"}} {
+		a, oka := values[pair[0]]
+		b, okb := values[pair[1]]
+		if oka && okb && a != b {
+			faults = append(faults, fmt.Errorf("%s=%q and %s=%q are one setting and differ", pair[0], a, pair[1], b))
+		}
+	}
+	return faults
+}
+
+func keys(m map[string]string) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+func intInto(field func(c *Config) *int) func(*Config, string) error {
+	return func(c *Config, value string) error {
+		n, err := strconv.Atoi(value)
+		if err != nil {
+			return errors.New("not a number")
+		}
+		*field(c) = n
+		return nil
+	}
+}
+
+func portInto(field func(c *Config) *uint16) func(*Config, string) error {
+	return func(c *Config, value string) error {
+		n, err := strconv.ParseUint(value, 10, 16)
+		if err != nil || n == 0 {
+			return errors.New("not a port number from 1 to 65535")
+		}
+		*field(c) = uint16(n)
+		return nil
+	}
+}
+
+func boolInto(field func(c *Config) *bool) func(*Config, string) error {
+	return func(c *Config, value string) error {
+		b, err := parseBool(value)
+		if err == nil {
+			*field(c) = b
+		}
+		return err
+	}
+}
+
+// onlyBool accepts a switch that stands where this version has it anyway.
+func onlyBool(want bool) func(*Config, string) error {
+	return func(_ *Config, value string) error {
+		b, err := parseBool(value)
+		if err == nil && b != want {
+			err = fmt.Errorf("only %v is supported by this version", want)
+		}
+		return err
+	}
+}
+
+func refuse(why string) func(*Config, string) error {
+	return func(*Config, string) error { return errors.New(why) }
+}
+
+func parseBool(value string) (bool, error) {
+	switch strings.ToLower(value) {
+	case "true", "1":
+		return true, nil
+	case "false", "0":
+		return false, nil
+	}
+	return false, errors.New("not true, false, 1 or 0")
+}
+
+func readInterfaces(c *Config, value string) error {
+	c.Interfaces = nil
+	for name := range strings.SplitSeq(value, ",") {
+		if name = strings.TrimSpace(name); name != "" {
+			c.Interfaces = append(c.Interfaces, name)
+		}
+	}
+	if len(c.Interfaces) == 0 {
+		return errors.New("names no interface")
+	}
+	return nil
+}
+
+func readTTL(c *Config, value string) error {
+	n, err := strconv.ParseUint(value, 10, 8)
+	if err != nil {
+		return errors.New("not a number from 0 to 255")
+	}
+	c.TTL = int(n)
+	return nil
+}
+
+// readPacket reads a size in bytes, with KB or MB behind it for 1024 and 1024*1024.
+func readPacket(c *Config, value string) error {
+	digits, unit := strings.ToUpper(value), 1
+	for suffix, u := range map[string]int{"KB": 1 << 10, "MB": 1 << 20} {
+		if d, ok := strings.CutSuffix(digits, suffix); ok {
+			digits, unit = strings.TrimSpace(d), u
+		}
+	}
+	n, err := strconv.ParseUint(digits, 10, 24)
+	if err != nil || n == 0 {
+		return errors.New("not a number of bytes such as 1400, 8KB or 1MB")
+	}
+	c.MaxPacket = min(int(n)*unit, maxPacketMax) // UDP carries no more; longer settings mean as long as possible
+	return nil
+}
+
+func readUnstable(c *Config, value string) error {
+	n, err := strconv.Atoi(value)
+	if err != nil || n <= 0 {
+		return errors.New("not a positive number")
+	}
+	c.MaxUnstable, c.MaxQueue = n, max(c.MaxQueue, n)
+	return nil
+}
+
+func readTimeout(c *Config, value string) error {
+	n, err := strconv.ParseUint(value, 10, 31)
+	if err != nil || n == 0 {
+		return errors.New("not a positive number of milliseconds")
+	}
+	c.ProtocolTimeout = time.Duration(n) * time.Millisecond
+	return nil
+}

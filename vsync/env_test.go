@@ -1,0 +1,116 @@
+package vsync
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// rows: PAR-01, PAR-06, PAR-07, PAR-14, PAR-15, PAR-16, PAR-17, PAR-18, PAR-21, PAR-23, PAR-24, PAR-25, PAR-26, PAR-28
+// rows: PAR-29, PAR-34, PAR-35, PAR-39, LIF-19
+func TestEnvironment(t *testing.T) {
+	for _, c := range []struct {
+		env   string
+		check func(c *Config) bool // nil: must be refused
+	}{
+		{"ISIS_ORACLESIZE=5", func(c *Config) bool { return c.OracleSize == 5 }},
+		{"ISIS_ORACLESIZE=4", nil},
+		{"ISIS_ORACLESIZE=0", nil},
+		{"ISIS_ORACLESIZE=many", nil},
+		{"ISIS_NETWORK_INTERFACES=lo, eth9", func(c *Config) bool { return slices.Equal(c.Interfaces, []string{"lo", "eth9"}) }},
+		{"ISIS_NETWORK_INTERFACES= , ", nil},
+		{"ISIS_NETWORK_INTEFACES=lo", nil},
+		{"ISIS_PORTNO=4000", func(c *Config) bool { return c.GroupPort == 4000 }},
+		{"ISIS_GROUPPORT=4000", func(c *Config) bool { return c.GroupPort == 4000 }},
+		{"ISIS_PORTNO=4000 ISIS_GROUPPORT=4000", func(c *Config) bool { return c.GroupPort == 4000 }},
+		{"ISIS_PORTNO=4000 ISIS_GROUPPORT=4001", nil},
+		{"ISIS_PORTNO=65536", nil},
+		{"ISIS_PORTNO=0", nil},
+		{"ISIS_PORTNOp=4002", func(c *Config) bool { return c.PeerPort == 4002 }},
+		{"ISIS_PORTNOp=65535", nil},
+		{"ISIS_PORTNOa=4003", nil},
+		{"ISIS_TTL=4", func(c *Config) bool { return c.TTL == 4 && c.ttl() == 4 }},
+		{"ISIS_TTL=256", nil},
+		{"ISIS_MAXMSGLEN=8KB", func(c *Config) bool { return c.MaxPacket == 8192 }},
+		{"ISIS_MAXPACKETLEN=1400", func(c *Config) bool { return c.MaxPacket == 1400 }},
+		{"ISIS_MAXMSGLEN=16MB", func(c *Config) bool { return c.MaxPacket == maxPacketMax }},
+		{"ISIS_MAXMSGLEN=x", nil},
+		{"ISIS_MAXMSGLEN=8KB ISIS_MAXPACKETLEN=4KB", nil},
+		{"ISIS_MAXASYNCMTOTAL=100", func(c *Config) bool { return c.MaxUnstable == 100 }},
+		{"ISIS_MAXASYNCMTOTAL=0", nil},
+		{"ISIS_MAXASYNCMTOTAL=-3", nil},
+		{"ISIS_DEFAULTTIMEOUT=1500", func(c *Config) bool { return c.ProtocolTimeout == 1500*time.Millisecond }},
+		{"ISIS_DEFAULTTIMEOUT=soon", nil},
+		{"ISIS_IGNOREPARTITIONS=TRUE", func(c *Config) bool { return c.IgnorePartitions }},
+		{"ISIS_IGNOREPARTITIONS=yes", nil},
+		{"ISIS_MUTE=1", func(c *Config) bool { return c.Mute }},
+		{"ISIS_MUTE=0", func(c *Config) bool { return !c.Mute }},
+		{"ISIS_MD5SIGS=true", func(*Config) bool { return true }},
+		{"ISIS_MD5SIGS=maybe", nil},
+		{"ISIS_USEIPv4=true", func(*Config) bool { return true }},
+		{"ISIS_USEIPv4=false", nil},
+		{"ISIS_USEIPv6=true", nil},
+		{"ISIS_USEIPv6=false", func(*Config) bool { return true }},
+		{"ISIS_AESKEY=00", nil},
+		{"ISIS_NOSUCH=1", nil},
+		{"PATH=/bin", func(*Config) bool { return true }},
+	} {
+		got, err := configFrom(strings.Fields(strings.ReplaceAll(c.env, ", ", ",")))
+		switch {
+		case c.check == nil && err == nil:
+			t.Errorf("%s: accepted", c.env)
+		case c.check != nil && err != nil:
+			t.Errorf("%s: %v", c.env, err)
+		case c.check != nil && !c.check(&got):
+			t.Errorf("%s: %+v", c.env, got)
+		}
+	}
+}
+
+func TestAllFaultsOfTheEnvironmentAtOnce(t *testing.T) {
+	_, err := configFrom([]string{"ISIS_TTL=x", "ISIS_MUTE=x", "ISIS_NOSUCH=1", "ISIS_HOSTS=a,b"})
+	for _, want := range []string{"ISIS_TTL", "ISIS_MUTE", "ISIS_NOSUCH: unknown", "ISIS_HOSTS: not supported"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not name %s", err, want)
+		}
+	}
+}
+
+// rows: LIF-20
+func TestOptionsOverrideTheEnvironment(t *testing.T) {
+	t.Setenv("ISIS_ORACLESIZE", "5")
+	t.Setenv("ISIS_TTL", "3")
+	c, err := resolve([]Option{WithOracleSize(1)})
+	if err != nil || c.OracleSize != 1 || c.TTL != 3 {
+		t.Errorf("option over environment: %+v, %v", c, err)
+	}
+	c, err = resolve([]Option{WithConfig(DefaultConfig()), WithOracleSize(7)})
+	if err != nil || c.OracleSize != 7 || c.TTL != -1 {
+		t.Errorf("WithConfig over environment: %+v, %v", c, err)
+	}
+	t.Setenv("ISIS_TTL", "far")
+	if _, err := resolve(nil); err == nil {
+		t.Error("bad environment accepted")
+	}
+	if _, err := resolve([]Option{WithConfig(DefaultConfig())}); err != nil {
+		t.Errorf("WithConfig still reads the environment: %v", err)
+	}
+}
+
+func TestDefaultConfig(t *testing.T) {
+	c := DefaultConfig()
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if c.ttl() != 0 || !slices.Equal(c.Interfaces, []string{"lo"}) {
+		t.Errorf("the default leaves the host: %v, TTL %d", c.Interfaces, c.ttl())
+	}
+	c.Interfaces = []string{"eth0"}
+	if c.ttl() != 1 {
+		t.Errorf("TTL %d on a named interface, want 1", c.ttl())
+	}
+	if err := (&Config{}).Validate(); err == nil || strings.Count(err.Error(), "\n") < 8 {
+		t.Errorf("an empty configuration has more faults than %v", err)
+	}
+}

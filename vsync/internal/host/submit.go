@@ -1,0 +1,236 @@
+package host
+
+import (
+	"context"
+
+	"github.com/khamsin-io/khamsin/dataplane/clock"
+	"github.com/khamsin-io/khamsin/vsync/core"
+	"github.com/khamsin-io/khamsin/vsync/internal/engine"
+)
+
+// Head is what stands in front of a message's body: Bytes[:Len]. It travels by value, so that sending allocates nothing.
+type Head struct {
+	Len   uint8
+	Bytes [7]byte
+}
+
+// Submit multicasts head followed by body to the group. It waits while the group has no room, until ctx ends; inside a
+// handler of the group it returns ErrWouldBlock instead. It returns as soon as the message has its place in this
+// process's order of sending. The body is the caller's again when it returns.
+func (g *Group) Submit(ctx context.Context, f core.Flavour, head Head, body []byte) error {
+	if int(head.Len)+len(body) > g.host.cfg.Message {
+		return ErrTooLarge
+	}
+	for {
+		switch g.cast(f, head, body) {
+		case engine.Accepted:
+			return nil
+		case engine.TooLarge:
+			return ErrTooLarge
+		case engine.NotMember:
+			return g.notMember()
+		}
+		if err := g.waitRoom(ctx, &g.room); err != nil {
+			return err
+		}
+	}
+}
+
+// SubmitTo sends head followed by body to one member. It waits as Submit does.
+func (g *Group) SubmitTo(ctx context.Context, to core.Address, head Head, body []byte) error {
+	for {
+		switch g.peer(to, head, body) {
+		case engine.Accepted:
+			return nil
+		case engine.TooLarge:
+			return ErrTooLarge
+		case engine.NotMember:
+			return g.notMember()
+		}
+		if err := g.waitRoom(ctx, &g.peerRoom); err != nil {
+			return err
+		}
+	}
+}
+
+// notMember says why the group takes no messages.
+func (g *Group) notMember() error {
+	if err := g.Err(); err != nil {
+		return err
+	}
+	if err := g.host.Err(); err != nil {
+		return err
+	}
+	return engine.ErrNotMember
+}
+
+// waitRoom waits until r opens.
+func (g *Group) waitRoom(ctx context.Context, r *room) error {
+	if g.inside(ctx) {
+		return ErrWouldBlock
+	}
+	return r.wait(ctx, g.ending)
+}
+
+// cast tries once to multicast a message.
+func (g *Group) cast(f core.Flavour, head Head, body []byte) engine.Result {
+	h := g.host
+	switch {
+	case g.life.Load() != groupActive:
+		return engine.NotMember
+	case g.room.shut.Load():
+		return engine.Full
+	}
+	if now, ok := h.enter(); ok {
+		r := g.submitOwned(now, f, head, body)
+		h.finish(now)
+		return r
+	}
+	if int(head.Len)+len(body) <= stageMax {
+		return g.stage(f, head, body)
+	}
+	c := h.newCall()
+	c.kind, c.group, c.flavour, c.head, c.body = callCast, g, f, head, body
+	return h.doResult(c)
+}
+
+// stage leaves a message in the inbox for the engine's owner.
+func (g *Group) stage(f core.Flavour, head Head, body []byte) engine.Result {
+	s, at := g.host.reserve()
+	if s == nil {
+		return engine.NotMember
+	}
+	c := &s.command
+	c.kind, c.group, c.flavour = cmdSubmit, g, f
+	c.buf = append(append(c.buf[:0], head.Bytes[:head.Len]...), body...)
+	g.host.inbox.publish(s, at)
+	g.host.kick()
+	return engine.Accepted
+}
+
+// peer tries once to send a message to one member.
+func (g *Group) peer(to core.Address, head Head, body []byte) engine.Result {
+	if g.life.Load() != groupActive {
+		return engine.NotMember
+	}
+	if g.peerRoom.shut.Load() {
+		return engine.Full
+	}
+	c := g.host.newCall()
+	c.kind, c.group, c.to, c.head, c.body = callPeer, g, to, head, body
+	return g.host.doResult(c)
+}
+
+// doResult carries out a call and returns its result; NotMember when the host has ended.
+func (h *Host) doResult(c *call) engine.Result {
+	if !h.do(c) {
+		return engine.NotMember
+	}
+	r := c.result
+	h.freeCall(c)
+	return r
+}
+
+// submitOwned passes the engine one multicast. Owner only.
+func (g *Group) submitOwned(now clock.Time, f core.Flavour, head Head, body []byte) engine.Result {
+	if g.full {
+		return engine.Full
+	}
+	if g.life.Load() != groupActive {
+		return engine.NotMember
+	}
+	r := g.host.engine.Submit(now, g.handle, f, g.host.join(head, body))
+	if r == engine.Full {
+		g.full = true
+		g.room.close()
+	}
+	return r
+}
+
+// submitToOwned passes the engine one point-to-point message. Owner only.
+func (g *Group) submitToOwned(now clock.Time, to core.Address, head Head, body []byte) engine.Result {
+	if g.life.Load() != groupActive {
+		return engine.NotMember
+	}
+	r := g.host.engine.SubmitTo(now, g.handle, to, g.host.join(head, body))
+	if r == engine.Full {
+		g.peerRoom.close()
+	}
+	return r
+}
+
+// join returns head followed by body, valid until the next call. Owner only.
+func (h *Host) join(head Head, body []byte) []byte {
+	if head.Len == 0 {
+		return body
+	}
+	if cap(h.own.scratch) > scratchKeep {
+		h.own.scratch = nil
+	}
+	h.own.scratch = append(append(h.own.scratch[:0], head.Bytes[:head.Len]...), body...)
+	return h.own.scratch
+}
+
+// submitStaged passes the engine a message of the inbox. Its sender was told that it is accepted, so without room it waits
+// in the backlog, which the inbox bounds: senders look at the room before they stage. Owner only.
+func (g *Group) submitStaged(now clock.Time, c *command) {
+	if !g.full {
+		r := engine.NotMember
+		if g.life.Load() == groupActive {
+			r = g.host.engine.Submit(now, g.handle, c.flavour, c.buf)
+		}
+		if r != engine.Full {
+			return // accepted, or the group ended before it was sent
+		}
+		g.full = true
+		g.room.close()
+	}
+	g.backlog = append(g.backlog, staged{flavour: c.flavour, buf: c.buf})
+	c.buf = nil
+	if n := len(g.spare); n > 0 {
+		c.buf, g.spare = g.spare[n-1], g.spare[:n-1]
+	}
+}
+
+// resubmit passes the engine the backlog, and lets senders go on when all of it is taken. Owner only.
+func (g *Group) resubmit(now clock.Time) {
+	g.peerRoom.open()
+	for i, m := range g.backlog {
+		if g.host.engine.Submit(now, g.handle, m.flavour, m.buf) == engine.Full {
+			n := copy(g.backlog, g.backlog[i:])
+			clear(g.backlog[n:])
+			g.backlog = g.backlog[:n]
+			return
+		}
+		g.spare = append(g.spare, m.buf)
+	}
+	clear(g.backlog)
+	g.backlog = g.backlog[:0]
+	g.full = false
+	g.room.open()
+}
+
+// reportConsumed tells the engine that the application is done with n packets. Owner only.
+func (g *Group) reportConsumed(now clock.Time, n int) {
+	if g.host.group(g.handle) == g {
+		g.host.engine.Consumed(now, g.handle, n)
+	}
+}
+
+// consumed tells the engine so from the group's executor.
+func (g *Group) consumed(n int) {
+	h := g.host
+	if h.tryOwn() {
+		now := h.begin()
+		g.reportConsumed(now, n)
+		h.finish(now)
+		return
+	}
+	s, at := h.reserve()
+	if s == nil {
+		return
+	}
+	s.command.kind, s.command.group, s.command.n = cmdConsumed, g, n
+	h.inbox.publish(s, at)
+	h.kick()
+}

@@ -1,0 +1,121 @@
+package vsync
+
+import (
+	"log/slog"
+	"time"
+)
+
+// Option changes one setting of a system. Options override the environment, and later ones earlier ones.
+type Option func(*settings)
+
+// settings is the configuration in the making.
+type settings struct {
+	Config
+	replaced bool // WithConfig: the environment does not count
+}
+
+func set(change func(c *Config)) Option { return func(s *settings) { change(&s.Config) } }
+
+// WithConfig replaces the whole configuration, whatever the environment says. Options behind it still apply.
+func WithConfig(c Config) Option {
+	return func(s *settings) { s.Config, s.replaced = c, true }
+}
+
+// WithSystemName names the system; systems of different names ignore each other. At most 255 bytes.
+func WithSystemName(name string) Option { return set(func(c *Config) { c.SystemName = name }) }
+
+// WithTransport says how packets travel: UDP(), the default, or Mem of a network shared by several systems.
+func WithTransport(f TransportFactory) Option { return set(func(c *Config) { c.Transport = f }) }
+
+// WithInterfaces names the network interfaces to talk on. The default is loopback only.
+func WithInterfaces(names ...string) Option { return set(func(c *Config) { c.Interfaces = names }) }
+
+// WithTTL sets the hops a multicast may travel, 0 to 255. The default is 0 on loopback and 1 on named interfaces.
+func WithTTL(hops int) Option { return set(func(c *Config) { c.TTL = hops }) }
+
+// WithPorts sets the UDP port of multicasts, which all processes of a system share, and the first one tried for
+// point-to-point traffic; processes that start later on the same host take following ones.
+func WithPorts(group, peer uint16) Option {
+	return set(func(c *Config) { c.GroupPort, c.PeerPort = group, peer })
+}
+
+// WithOracleSize sets how many processes run the membership service when enough are there: 1, 3, 5 or 7.
+func WithOracleSize(n int) Option { return set(func(c *Config) { c.OracleSize = n }) }
+
+// WithEligible says whether this process may be one of them. The default is yes.
+func WithEligible(yes bool) Option { return set(func(c *Config) { c.Eligible = yes }) }
+
+// WithFastStart founds a new system at once, without looking for a running one. Use it in one process only: each one that
+// starts so is a system of its own.
+func WithFastStart() Option { return set(func(c *Config) { c.FastStart = true }) }
+
+// WithIgnorePartitions keeps this process going without a majority of the membership service. Parts of a divided network
+// then go on separately, and their states diverge.
+func WithIgnorePartitions() Option { return set(func(c *Config) { c.IgnorePartitions = true }) }
+
+// WithDiscovery sets how long a starting process looks for a running system before it founds one.
+func WithDiscovery(d time.Duration) Option { return set(func(c *Config) { c.Discovery = d }) }
+
+// WithHeartbeat sets the time between signs of life.
+func WithHeartbeat(d time.Duration) Option { return set(func(c *Config) { c.Heartbeat = d }) }
+
+// WithSuspectAfter sets the silence after which a process is declared failed: more than two heartbeats.
+func WithSuspectAfter(d time.Duration) Option { return set(func(c *Config) { c.SuspectAfter = d }) }
+
+// WithProtocolTimeout sets the time before a request to the membership service is repeated.
+func WithProtocolTimeout(d time.Duration) Option {
+	return set(func(c *Config) { c.ProtocolTimeout = d })
+}
+
+// WithMaxMessage sets the longest message in bytes, 1 KiB to 64 MiB.
+func WithMaxMessage(bytes int) Option { return set(func(c *Config) { c.MaxMessage = bytes }) }
+
+// WithMaxPacket sets the longest packet in bytes, 512 to 65507; longer messages travel in fragments.
+func WithMaxPacket(bytes int) Option { return set(func(c *Config) { c.MaxPacket = bytes }) }
+
+// WithMaxUnstable sets how many packets of one sender in one group may be under way before its sends wait, 16 to 65536.
+func WithMaxUnstable(packets int) Option {
+	return set(func(c *Config) { c.MaxUnstable, c.MaxQueue = packets, max(c.MaxQueue, packets) })
+}
+
+// WithThreading says which goroutines run the protocols.
+func WithThreading(t Threading) Option { return set(func(c *Config) { c.Threading = t }) }
+
+// WithWaiting says how the system waits for packets.
+func WithWaiting(w Waiting) Option { return set(func(c *Config) { c.Waiting = w }) }
+
+// WithLogger says where the library reports. The default is slog.Default().
+func WithLogger(l *slog.Logger) Option { return set(func(c *Config) { c.Logger, c.Mute = l, false }) }
+
+// WithMute makes the library report nothing.
+func WithMute() Option { return set(func(c *Config) { c.Mute = true }) }
+
+// WithPanicHandler says what happens when a handler panics: f is called on the group's goroutine, and the group goes on
+// with the next message. Without it the panic is logged and ends the process, since a state that missed half a message no
+// longer follows the group's.
+func WithPanicHandler(f func(group string, reason any)) Option {
+	return set(func(c *Config) { c.OnPanic = f })
+}
+
+// GroupOption changes one setting of a group.
+type GroupOption func(*groupSettings)
+
+type groupSettings struct {
+	safeCopies int
+	inline     bool
+}
+
+// Numbers of members for WithSafeCopies and FlushK.
+const (
+	All      = 0
+	Majority = -1
+)
+
+// WithSafeCopies says how many members, the oldest ones, must hold a Safe message before it is delivered anywhere: All,
+// Majority, or a number. The default is All.
+func WithSafeCopies(n int) GroupOption { return func(s *groupSettings) { s.safeCopies = n } }
+
+// WithInlineDelivery promises that the group's handlers never block, on anything. They may then be called on the goroutine
+// that receives packets, which saves a wake-up for each burst. A handler that blocks all the same stops the whole system
+// meanwhile, so that others may declare this process failed. It has no effect with EngineLoop.
+func WithInlineDelivery() GroupOption { return func(s *groupSettings) { s.inline = true } }

@@ -1,0 +1,5 @@
+//go:build !race
+
+package vsync
+
+const raceEnabled = false

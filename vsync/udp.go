@@ -1,0 +1,38 @@
+package vsync
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/khamsin-io/khamsin/dataplane"
+	"github.com/khamsin-io/khamsin/dataplane/frame"
+	"github.com/khamsin-io/khamsin/transports/udp"
+)
+
+// superRuns is how many super-packets of 64 KiB a UDP transport holds.
+const superRuns = 2048
+
+// errOneInterface refuses what the UDP transport cannot do.
+var errOneInterface = errors.New("Interfaces: this version talks on one interface only") // immutable: an error
+
+// UDP returns the default transport: UDP with IP multicast on the interface of the configuration.
+func UDP() TransportFactory {
+	return func(c *Config) (dataplane.Transport, error) {
+		if len(c.Interfaces) != 1 {
+			return nil, errOneInterface
+		}
+		ttl := c.ttl()
+		if ttl == 0 {
+			ttl = -1 // not even on an interface where the transport would allow one hop
+		}
+		t, err := udp.Open(udp.Config{
+			Interface: c.Interfaces[0], Port: c.PeerPort, GroupPort: c.GroupPort, TTL: ttl, MTU: c.MaxPacket,
+			DisableGRO: true, Arena: frame.Config{TxChunks: max(txFrames, 2*c.MaxUnstable), RxRuns: rxFrames},
+			Log: c.logger(),
+		})
+		if err != nil {
+			return nil, fmt.Errorf("open transport: %w", err)
+		}
+		return t, nil
+	}
+}

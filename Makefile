@@ -1,0 +1,131 @@
+# The commands of the house. `make` lists them. Recipes are POSIX sh, and say what they do.
+
+GO ?= go
+
+SEEDS ?= 1000
+FIRST_SEED ?= 1
+T ?= 30s
+BENCH ?= .
+COUNT ?= 6
+PKG ?= ./...
+BASE ?= HEAD
+
+PLATFORMS = windows/amd64 darwin/arm64 linux/arm64 android/arm64
+
+# Packages whose tests import the package named $(1).
+users = $(GO) list -f '{{.ImportPath}} {{join .TestImports " "}} {{join .XTestImports " "}}' ./... \
+	| grep -F ' github.com/khamsin-io/khamsin/$(1) ' | cut -d ' ' -f 1
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help check test unit fmt vet staticcheck lint rows rows-check generate deps sim sim-seed canary \
+	race conformance netns scale fuzz bench bench-compare cross demo
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+check: SEEDS = 100
+check: fmt vet staticcheck lint rows-check unit sim ## before a commit: all that is quick, and 100 seeds
+
+# As root, tests that need network namespaces fail where they cannot have them.
+test: export KHAMSIN_REQUIRE := $(or $(KHAMSIN_REQUIRE),$(shell test "$$(id -u)" = 0 && echo netns))
+test: deps fmt vet staticcheck lint rows-check cross canary sim race ## all that CI runs
+	$(GO) test -count=1 -timeout 30m ./...
+
+unit: ## unit tests, short
+	$(GO) test -short ./...
+
+fmt: ## fail when a file is not formatted
+	@echo 'gofmt -l .'
+	@files=$$(gofmt -l .) || exit 1; if [ -n "$$files" ]; then echo "not formatted:"; echo "$$files"; exit 1; fi
+
+vet: ## go vet
+	$(GO) vet ./...
+
+staticcheck: ## staticcheck, in the version of go.mod
+	$(GO) tool staticcheck ./...
+
+lint: ## house rules: import arrows, pure machines, sizes, package state, unwanted words
+	$(GO) run ./tools/archlint
+
+rows: ## write docs/manual-coverage.md: what is shown to work, and where
+	$(GO) run ./tools/rows
+
+rows-check: ## fail when docs/manual-coverage.md is stale
+	$(GO) run ./tools/rows -check
+
+generate: ## make generated files anew; tests fail when the demo's data differs
+	$(GO) generate ./...
+	$(GO) run ./tools/gendata
+	$(GO) run ./tools/rows
+
+deps: ## as root, install what namespace tests need, when it is missing
+	@missing=; \
+	command -v ip >/dev/null 2>&1 || missing="$$missing iproute2"; \
+	command -v nft >/dev/null 2>&1 || missing="$$missing nftables"; \
+	command -v gcc >/dev/null 2>&1 || missing="$$missing gcc libc6-dev"; \
+	if [ -z "$$missing" ]; then echo "deps: nothing is missing"; exit 0; fi; \
+	echo "deps: missing:$$missing"; \
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then \
+		echo "deps: not root, or no apt-get: install them by hand"; exit 0; \
+	fi; \
+	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing
+
+sim: ## simulated runs under faults: SEEDS=n FIRST_SEED=m
+	$(GO) run ./tools/simrun -seeds $(SEEDS) -first $(FIRST_SEED)
+
+sim-seed: ## one simulated run again: SEED=n
+	@if [ -z "$(SEED)" ]; then echo 'usage: make sim-seed SEED=n'; exit 2; fi
+	$(GO) run ./tools/simrun -seeds 1 -first $(SEED)
+
+canary: ## plant each known bug and see that the simulator's checkers catch it
+	$(GO) run ./tools/simrun -canary
+
+race: ## short tests under the race detector, with the costly assertions
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 20m -tags khamsin_invariants ./...
+
+conformance: ## the one suite that every transport passes
+	@packages=$$($(call users,dataplane/transporttest)); \
+	if [ -z "$$packages" ]; then echo 'conformance: no package runs the suite'; exit 1; fi; \
+	echo $(GO) test -count=1 $$packages; $(GO) test -count=1 $$packages
+
+netns: export KHAMSIN_REQUIRE := $(or $(KHAMSIN_REQUIRE),netns)
+netns: deps ## tests in network namespaces; needs root
+	@packages=$$($(call users,internal/netns)); \
+	if [ -z "$$packages" ]; then echo 'netns: no test uses network namespaces'; exit 1; fi; \
+	echo $(GO) test -count=1 $$packages; $(GO) test -count=1 $$packages
+
+scale: ## large runs, the tests named TestScale...
+	KHAMSIN_SCALE=1 $(GO) test -count=1 -timeout 60m -v -run '^TestScale' $(PKG)
+
+fuzz: ## each fuzz target in turn: T=30s
+	@files=$$(grep -rlE --include='*_test.go' '^func Fuzz[A-Z]' . | grep -v /testdata/ | sort); \
+	if [ -z "$$files" ]; then echo 'fuzz: no targets'; exit 1; fi; \
+	for file in $$files; do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file"); do \
+			echo "$(GO) test -run '^$$' -fuzz '^$$target\$$' -fuzztime $(T) $$(dirname "$$file")"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(T) "$$(dirname "$$file")" || exit 1; \
+		done; \
+	done
+
+bench: ## benchmarks: BENCH=regexp COUNT=6 PKG=./...
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) $(PKG)
+
+bench-compare: ## benchmarks of BASE=HEAD against the working tree
+	@dir=$$(mktemp -d) || exit 1; \
+	trap 'git worktree remove --force "$$dir/base" 2>/dev/null; rm -rf "$$dir"' EXIT; trap 'exit 1' INT TERM; \
+	bench="$(GO) test -run ^$$ -bench $(BENCH) -benchmem -count $(COUNT) $(PKG)"; \
+	git worktree add --quiet --detach "$$dir/base" $(BASE) || exit 1; \
+	echo "at $(BASE): $$bench"; (cd "$$dir/base" && $$bench) >"$$dir/old.txt" || { cat "$$dir/old.txt"; exit 1; }; \
+	echo "here: $$bench"; $$bench >"$$dir/new.txt" || { cat "$$dir/new.txt"; exit 1; }; \
+	$(GO) run ./tools/benchcompare "$$dir/old.txt" "$$dir/new.txt"
+
+cross: ## build for the other platforms, all but tools
+	@for platform in $(PLATFORMS); do \
+		export CGO_ENABLED=0 GOOS=$${platform%/*} GOARCH=$${platform#*/}; \
+		echo "GOOS=$$GOOS GOARCH=$$GOARCH $(GO) build (all packages but tools)"; \
+		$(GO) build $$($(GO) list ./... | grep -v /tools/) || exit 1; \
+	done
+
+demo: ## the main job
+	$(GO) run ./cmd/khamsin demo

@@ -434,9 +434,13 @@ func (m *member) loaded() replica {
 	if len(m.loading) >= replicaLen {
 		r.decode(m.loading)
 	}
-	if !bytes.Equal(m.loading, stateBytes(r, w.mix.StateMax)) {
-		w.history.complain(checkState, w.now, "%v: the state of %d bytes was never made like this (%v)",
-			m.life, len(m.loading), r)
+	if want := stateBytes(r, w.mix.StateMax); !bytes.Equal(m.loading, want) {
+		same := 0
+		for same < min(len(want), len(m.loading)) && want[same] == m.loading[same] {
+			same++
+		}
+		w.history.complain(checkState, w.now, "%v: the state of %d bytes was never made like this: it should be %v in "+
+			"%d bytes, and differs from byte %d on", m.life, len(m.loading), r, len(want), same)
 	}
 	m.loading = nil
 	return r

@@ -86,12 +86,13 @@ type Machine struct {
 	turn    int // which ORACLE member is asked
 	accused []core.Address
 
-	cons     *Consensus
-	lead     leadership
-	local    []localMessage // messages to this process itself
-	lingerAt clock.Time     // when a process that was taken out in order may go
-	lingered int            // how often it waited for last acknowledgements
-	departBy clock.Time     // when it goes in any case
+	cons      *Consensus
+	lead      leadership
+	local     []localMessage // messages to this process itself
+	lingerAt  clock.Time     // when a process that was taken out in order may go
+	dismissed bool           // the ORACLE can do without this process
+	lingered  int            // how often it waited for last acknowledgements
+	departBy  clock.Time     // when it goes in any case
 }
 
 // lingerMax is how often a departing ORACLE member waits another eighth of a request interval for last acknowledgements.
@@ -309,6 +310,10 @@ func (m *Machine) onWelcome(now clock.Time, w *pdu.Welcome) {
 		m.hooks.Attached(now, w.System)
 		changed = true
 	}
+	if m.state == leaving && m.lingerAt != clock.Never && !slices.Contains(w.Oracle, m.cfg.Self) {
+		m.dismissed = true
+		m.lingerAt = now
+	}
 	if changed {
 		m.ask(now)
 	}
@@ -362,7 +367,7 @@ func (m *Machine) Tick(now clock.Time) {
 	}
 	m.tickOracle(now)
 	m.settle(now)
-	if m.lingerAt <= now && m.cons != nil && (m.cons.Needed() || !m.lane.Idle() && m.lingered < lingerMax) {
+	if m.lingerAt <= now && m.cons != nil && !m.dismissed && m.waits() {
 		m.lingered++
 		m.lingerAt = now.Add(m.cfg.Request / 8)
 	}
@@ -375,6 +380,11 @@ func (m *Machine) Tick(now clock.Time) {
 		m.state = over
 		m.hooks.Lost(now)
 	}
+}
+
+// waits tells whether a departing ORACLE member should stay a little: its vote is needed, or others lack its last messages.
+func (m *Machine) waits() bool {
+	return m.cons.Needed() || (!m.lane.Idle() && m.lingered < lingerMax)
 }
 
 // End stops the machine without telling anybody.

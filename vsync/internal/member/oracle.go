@@ -33,6 +33,7 @@ type leadership struct {
 	epoch     uint64
 	heard     map[uint64]clock.Time // ORACLE members by incarnation
 	changed   bool
+	voters    []core.Address // before the change that is under way
 	splitTold bool
 }
 
@@ -109,6 +110,7 @@ func (m *Machine) drain(now clock.Time) {
 		if a.Conf {
 			m.lead.changed = true
 			m.greetVoters(now)
+			m.dismiss(now, leading)
 			m.onOracleChange(now)
 		}
 		for i := range a.Effects {
@@ -145,6 +147,20 @@ func (m *Machine) takeOver(now clock.Time, _ []Applied) {
 			m.tellLeft(now, e.Decision)
 		}
 	}
+}
+
+// dismiss tells those who are no ORACLE members any more, once the change is complete, that their votes are not needed.
+func (m *Machine) dismiss(now clock.Time, leading bool) {
+	if m.cons.Changing() {
+		return
+	}
+	voters := m.cons.Voters()
+	for _, v := range m.lead.voters {
+		if leading && v != m.cfg.Self && !slices.Contains(voters, v) {
+			m.tell(now, v, pdu.TypeWelcome, m.welcome())
+		}
+	}
+	m.lead.voters = voters
 }
 
 // greetVoters gives new ORACLE members time to be heard of.

@@ -90,7 +90,8 @@ func TestBurstWakesOnce(t *testing.T) {
 	}
 }
 
-// The narrow places, each entered on purpose: a ring between the last look and the sleep, and one as the time-out passes.
+// The narrow places, each entered on purpose: a ring between the last look and the sleep, and one as the time-out
+// passes.
 func TestRingAtTheLastMoment(t *testing.T) {
 	b := NewBell()
 	b.Ring()

@@ -216,7 +216,7 @@ func (g *group) close(d *pdu.Decision) {
 	// All that is numbered is in the cut, and every survivor holds it: flushes that wait only for that are over.
 	for i := range g.flushes {
 		if g.pack.Taken() >= g.flushes[i].units {
-			g.flushes[i].seq, g.flushes[i].k = 0, 0
+			g.flushes[i].seq, g.flushes[i].k, g.flushes[i].all = 0, 0, nil
 		}
 	}
 	g.st.Release()
@@ -236,7 +236,7 @@ func (g *group) install(now clock.Time, d *pdu.Decision) {
 	if g.co != nil && g.co.Proposal().Next.ID <= d.View.ID {
 		g.co = nil
 	}
-	g.partial, g.overtop, g.usesSafe = nil, nil, false
+	g.partial, g.overtop, g.usesSafe, g.sentCausal = nil, nil, false, false
 	g.st = stream.New(stream.Config{
 		Self: g.self, Peers: endpoints(d.View.Members), Channel: g.channel, Group: g.lid, View: d.View.ID,
 		Window: g.window(d.View.Size()), Nak: g.e.cfg.Timing.Nak, Ack: g.e.cfg.Timing.Ack, Sync: g.e.cfg.Timing.Sync,
@@ -254,7 +254,7 @@ func (g *group) install(now clock.Time, d *pdu.Decision) {
 	for i := range early {
 		g.receive(now, &early[i].h, &early[i].p)
 	}
-	g.takeStrays(now)
+	g.e.kick = true // lanes may hold messages for this view
 	g.e.touch(g)
 }
 
@@ -283,7 +283,10 @@ func (g *group) state(d *pdu.Decision) {
 		if !g.hasState {
 			g.forgetState()
 			g.hasState = true
+			peers := g.held
+			g.held, g.heldSize = nil, 0
 			g.deliver(Delivery{Kind: DeliverInit, View: d.View, ViewID: d.View.ID})
+			g.e.out.Deliveries = append(g.e.out.Deliveries, peers...)
 		}
 		if len(d.Stateless) > 0 {
 			g.send(d)
@@ -303,10 +306,14 @@ func (g *group) send(d *pdu.Decision) {
 	g.deliver(Delivery{Kind: DeliverMakeState, View: d.View, ViewID: d.View.ID, Transfer: t.ID})
 }
 
-// forgetState drops what came of a transfer that will not be completed.
+// forgetState drops what came of a transfer that will not be completed. Point-to-point messages stay: no state replaces them.
 func (g *group) forgetState() {
 	g.loading, g.pieces = nil, nil
-	g.held, g.heldSize = nil, 0
+	g.heldSize = 0
+	g.held = slices.DeleteFunc(g.held, func(d Delivery) bool { return d.Kind != DeliverPeer })
+	for i := range g.held {
+		g.heldSize += len(g.held[i].Data)
+	}
 }
 
 // maybeLeave asks the ORACLE to be left out of the next view, once what this member owes is done: what was submitted has its
@@ -348,6 +355,7 @@ func (g *group) end(err error) {
 	g.e.out.Deliveries = append(g.e.out.Deliveries, Delivery{Kind: DeliverEnd, Group: g.handle, Err: err})
 	g.e.out.Events = append(g.e.out.Events, Event{Kind: EventEnded, Group: g.handle, Err: err})
 	g.e.retime(g)
+	g.e.kick = true // messages for it can go
 }
 
 // drop gives every frame up.

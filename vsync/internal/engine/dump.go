@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/khamsin-io/khamsin/vsync/core"
+	"github.com/khamsin-io/khamsin/vsync/internal/link"
 )
 
 // Dump describes the state of every group in a few lines each, for a person who looks for what is stuck.
@@ -17,6 +18,7 @@ func (e *Engine) Dump() string {
 			g.dump(&b)
 		}
 	}
+	b.WriteString(e.links.Dump())
 	return b.String()
 }
 
@@ -30,6 +32,15 @@ func (g *group) dump(b *strings.Builder) {
 	}
 	if g.co != nil {
 		fmt.Fprintf(b, "  coordinates view %d, late: %v\n", g.co.Proposal().Next.ID, g.co.Late())
+	}
+	for id := uint64(1); id <= g.e.nextXfer; id++ {
+		if t := g.e.transfers[id]; t != nil && t.Lid == g.lid {
+			fmt.Fprintf(b, "  transfer %d of view %d, full %v:", id, t.View, t.Full)
+			for _, a := range t.Targets {
+				fmt.Fprintf(b, " %v %d bytes queued;", a, g.e.links.Queued(a, link.State, t.Lid))
+			}
+			b.WriteByte('\n')
+		}
 	}
 	if g.st == nil {
 		return

@@ -37,13 +37,12 @@ type Engine struct {
 	channels  map[dataplane.Channel]int // subscriptions by number of groups
 	transfers map[uint64]*xfer.Outgoing
 	nextXfer  uint64
-	strays    map[uint32][]link.Message // for groups whose view is not installed here yet
-	strayed   int                       // their bytes
 
 	suspects map[uint64]string // by incarnation: why this process accused it
 	stopping bool
 	stopBy   clock.Time // when a stop is over even if nobody answers
 	over     bool
+	kick     bool // lanes that keep messages should offer them again
 	count    Counters
 }
 
@@ -62,7 +61,7 @@ func New(cfg Config) (*Engine, error) {
 	fillDefaults(&cfg)
 	e := &Engine{
 		stopBy: clock.Never, cfg: cfg, box: pdu.NewOutbox(cfg.Arena, cfg.MTU), byName: map[string]*group{}, byLid: map[uint32]*group{},
-		channels: map[dataplane.Channel]int{}, transfers: map[uint64]*xfer.Outgoing{}, strays: map[uint32][]link.Message{},
+		channels: map[dataplane.Channel]int{}, transfers: map[uint64]*xfer.Outgoing{},
 		suspects: map[uint64]string{},
 	}
 	t := cfg.Timing
@@ -99,7 +98,14 @@ func (e *Engine) Output() *Output {
 
 // settle finishes the turn: groups that were touched transmit what they can.
 func (e *Engine) settle() {
-	for len(e.dirty) > 0 {
+	for len(e.dirty) > 0 || e.kick {
+		if e.kick {
+			e.kick = false
+			if !e.over {
+				e.links.Kick(e.now)
+			}
+			continue
+		}
 		g := e.dirty[len(e.dirty)-1]
 		e.dirty = e.dirty[:len(e.dirty)-1]
 		g.dirty = false

@@ -43,14 +43,15 @@ type group struct {
 	early   []earlyPacket
 	closing bool // the view is being closed: everything is delivered, room or not
 	usesSafe,
+	sentCausal,
 	full, // a Submit was refused: tell when there is room
 	hurry, // a Flush waits: ask for acknowledgements at once
 	leaving, // no more messages are taken
 	asked bool // the request to leave was made
 
 	queued  int        // packets with the application
-	safeAt  clock.Time // when to ask the acceptors about the SafeSend that waits
-	safeTry int
+	askAt   clock.Time // when to ask others what they hold
+	asks    int
 	flushes []flushWait
 
 	member *flush.Member
@@ -76,8 +77,9 @@ type earlyPacket struct {
 
 // flushWait is a Flush that waits.
 type flushWait struct {
-	units uint64   // of the packer: all added before must be numbered
-	seq   core.Seq // once they are: up to where my stream must be stable
+	units uint64     // of the packer: all added before must be numbered
+	seq   core.Seq   // once they are: up to where my stream must be stable
+	all   []core.Seq // once they are, if any are causal: up to where every stream must be, since what causes are lost with
 	k     int
 	token uint64
 }
@@ -155,10 +157,26 @@ func (g *group) advance(adv stream.Advance) {
 			g.overtake(adv.Rank, q)
 		case flags&pdu.FlagOrder != 0 && g.usesSafe:
 			g.st.Hasten()
+		case flags&pdu.FlagCause != 0:
+			g.noteCauses(adv.Rank, q)
 		}
 	}
 	if !g.gate.Received(adv.Rank, adv.From, adv.To) {
 		g.e.count.Malformed++
+	}
+}
+
+// noteCauses tells package safe what a causal record refers to.
+func (g *group) noteCauses(r core.Rank, q core.Seq) {
+	b := g.Payload(r, q)
+	for len(b) > 0 {
+		c, rest, ok := order.DecodeCause(b, g.view.Size())
+		if !ok {
+			g.e.count.Malformed++
+			return
+		}
+		g.safe.OnCause(r, c.Rank, c.Seq)
+		b = rest
 	}
 }
 
@@ -171,30 +189,46 @@ func (g *group) wakeSafe() {
 	g.st.Hasten()
 }
 
-// watchSafe sets the time to ask the acceptors, when a SafeSend waits for acknowledgements that may have been lost.
-func (g *group) watchSafe(now clock.Time) {
-	if !g.usesSafe || g.st.Frozen() {
-		g.safeAt = clock.Never
-		return
-	}
-	if _, _, _, waits := g.gate.SafeWait(); !waits {
-		g.safeAt, g.safeTry = clock.Never, 0
-	} else if g.safeAt == clock.Never {
-		g.safeAt = now.Add(g.e.cfg.Timing.Sync << min(g.safeTry, 6))
+// watch sets the time to ask others what they hold, when something waits for acknowledgements that may have been lost.
+func (g *group) watch(now clock.Time) {
+	if g.st.Frozen() || !g.waitsForOthers() {
+		g.askAt, g.asks = clock.Never, 0
+	} else if g.askAt == clock.Never {
+		g.askAt = now.Add(g.e.cfg.Timing.Sync << min(g.asks, 6))
 	}
 }
 
-// askSafe asks the acceptors that are not known to hold the SafeSend that waits.
-func (g *group) askSafe() {
-	g.safeAt = clock.Never
-	g.safeTry++
-	r, q, by, waits := g.gate.SafeWait()
-	if !waits {
-		return
+// waitsForOthers tells whether a SafeSend waits for its acceptors, or a Flush for the stability of others' streams.
+func (g *group) waitsForOthers() bool {
+	if g.usesSafe {
+		if _, _, _, waits := g.gate.SafeWait(); waits {
+			return true
+		}
 	}
-	for a := range g.safe.Acceptors(r) {
-		if a != g.self && g.safe.Lacks(a, r, q, by) {
-			g.st.Inquire(r, a)
+	for i := range g.flushes {
+		if g.flushes[i].all != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// ask asks the members that hold something up.
+func (g *group) ask() {
+	g.askAt = clock.Never
+	g.asks++
+	if r, q, by, waits := g.gate.SafeWait(); waits {
+		for a := range g.safe.Acceptors(r) {
+			if a != g.self && g.safe.Lacks(a, r, q, by) {
+				g.st.Inquire(a)
+			}
+		}
+	}
+	for i := range g.flushes {
+		for r, q := range g.flushes[i].all {
+			if core.Rank(r) != g.self && g.st.StableAt(core.Rank(r)) < q {
+				g.st.Inquire(core.Rank(r))
+			}
 		}
 	}
 }
@@ -228,8 +262,8 @@ func (g *group) settle(now clock.Time) {
 		g.gate.Run()
 		g.st.Pump(now)
 	}
-	g.watchSafe(now)
 	g.checkFlushes()
+	g.watch(now)
 	g.maybeLeave(now)
 	if g.full && g.pack.Bytes() <= g.e.cfg.Limits.Pending/2 {
 		g.full = false
@@ -279,6 +313,7 @@ func (g *group) numberCauses(f core.Flavour) {
 	if f != core.Causal {
 		return
 	}
+	g.sentCausal = true
 	causes := g.gate.Causes(nil)
 	for len(causes) > 0 {
 		fr, ok := g.e.box.Alloc()
@@ -301,6 +336,7 @@ func (g *group) checkFlushes() {
 	for _, w := range g.flushes {
 		if w.seq == 0 && g.pack.Taken() >= w.units {
 			w.seq = g.st.NumberedTo()
+			w.all = g.causesOfAll()
 			g.hurry = true
 		}
 		done := g.pack.Taken() >= w.units && g.stable(w)
@@ -320,7 +356,25 @@ func (g *group) checkFlushes() {
 	}
 }
 
+// causesOfAll returns how far every stream was delivered here, if this member sent causal messages in the view: were one of
+// those deliveries lost, so would be what it caused.
+func (g *group) causesOfAll() []core.Seq {
+	if !g.sentCausal {
+		return nil
+	}
+	list := make([]core.Seq, g.view.Size())
+	for r := range list {
+		list[r] = g.st.DeliveredTo(core.Rank(r))
+	}
+	return list
+}
+
 func (g *group) stable(w flushWait) bool {
+	for r, q := range w.all {
+		if core.Rank(r) != g.self && g.st.StableAt(core.Rank(r)) < q {
+			return false
+		}
+	}
 	if w.k <= 0 || w.k >= g.view.Size() {
 		return g.st.StableTo() >= w.seq
 	}
@@ -483,7 +537,7 @@ func (g *group) deadline() clock.Time {
 	if g.ended() || g.st == nil {
 		return clock.Never
 	}
-	t := min(g.st.Deadline(), g.safeAt)
+	t := min(g.st.Deadline(), g.askAt)
 	if g.member != nil {
 		t = min(t, g.member.Deadline())
 	}
@@ -495,8 +549,8 @@ func (g *group) deadline() clock.Time {
 
 func (g *group) tick(now clock.Time) {
 	g.st.Tick(now)
-	if g.safeAt <= now {
-		g.askSafe()
+	if g.askAt <= now {
+		g.ask()
 	}
 	if g.member != nil {
 		g.member.Tick(now)

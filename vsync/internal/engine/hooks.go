@@ -97,32 +97,30 @@ func (h *hooks) Decided(now clock.Time, d *pdu.Decision) {
 	e.touch(g)
 }
 
-// OnMessage is called with every whole message of a lane.
-func (e *Engine) OnMessage(now clock.Time, m link.Message) {
+// OnMessage is called with every whole message of a lane. False means that there is no room for it now.
+func (e *Engine) OnMessage(now clock.Time, m link.Message) bool {
 	if e.over {
-		return
+		return true
 	}
 	switch m.Kind {
 	case link.State:
-		e.onState(now, m)
-		return
+		return e.onState(now, m)
 	case link.Peer:
-		e.onPeer(now, m)
-		return
+		return e.onPeer(m)
 	}
 	if len(m.Data) == 0 || !pdu.Type(m.Data[0]).Valid() {
 		e.count.Malformed++
-		return
+		return true
 	}
-	from, t, body := m.From, pdu.Type(m.Data[0]), m.Data[1:]
-	switch t {
+	switch t, body := pdu.Type(m.Data[0]), m.Data[1:]; t {
 	case pdu.TypePropose:
 		e.onPropose(now, body)
 	case pdu.TypeReport, pdu.TypeCut, pdu.TypeReady:
-		e.onFlush(now, from, t, body)
+		e.onFlush(now, m.From, t, body)
 	default:
-		e.member.OnMessage(now, from, t, body)
+		e.member.OnMessage(now, m.From, t, body)
 	}
+	return true
 }
 
 // onPropose takes a proposal in, from the ORACLE when this process shall coordinate, else from the coordinator.

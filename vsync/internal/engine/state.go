@@ -9,19 +9,9 @@ import (
 	"github.com/khamsin-io/khamsin/vsync/internal/xfer"
 )
 
-// keepStray keeps a message that came before its view was installed here. There is a limit: beyond it the message is dropped and
-// counted, and a state transfer that it belonged to does not end before the next view.
-func (e *Engine) keepStray(m link.Message) {
-	if e.byLid[m.Group] == nil && !e.joining() {
-		e.count.NoGroup++
-		return
-	}
-	if e.strayed+len(m.Data) > e.cfg.Limits.JoinerQueue {
-		e.count.EarlyDropped++
-		return
-	}
-	e.strayed += len(m.Data)
-	e.strays[m.Group] = append(e.strays[m.Group], m)
+// early tells whether a message for a group belongs to a view that may yet be installed here. Its lane keeps it until then.
+func (e *Engine) early(g *group, view core.ViewID) bool {
+	return g == nil && e.joining() || g != nil && g.view.ID < view
 }
 
 // joining tells whether some group has no view yet.
@@ -35,51 +25,53 @@ func (e *Engine) joining() bool {
 }
 
 // onPeer takes a point-to-point message in. What was sent to this process in an earlier membership of the group is dropped.
-func (e *Engine) onPeer(_ clock.Time, m link.Message) {
+func (e *Engine) onPeer(m link.Message) bool {
 	view, n := binary.Uvarint(m.Data)
 	if n <= 0 {
 		e.count.Malformed++
-		return
+		return true
 	}
 	g := e.byLid[m.Group]
-	if g == nil || (g.view.ID < core.ViewID(view) && g.addressOf(m.From).IsZero()) {
-		e.keepStray(m)
-		return
+	if g == nil || g.addressOf(m.From).IsZero() {
+		if e.early(g, core.ViewID(view)) {
+			return false
+		}
+		e.count.NoGroup++
+		return true
+	}
+	if core.ViewID(view) < g.firstView {
+		e.count.OldView++
+		return true
 	}
 	who := g.addressOf(m.From)
-	if who.IsZero() || core.ViewID(view) < g.firstView {
-		e.count.OldView++
-		return
-	}
 	g.deliver(Delivery{
 		Kind: DeliverPeer, From: who, Sender: g.view.Rank(who), ViewID: g.view.ID, Data: m.Data[n:],
 	})
+	return true
 }
 
-// onState takes a piece of state in. A piece for a view that is not installed here yet waits for it.
-func (e *Engine) onState(now clock.Time, m link.Message) {
+// onState takes a piece of state in.
+func (e *Engine) onState(now clock.Time, m link.Message) bool {
 	view, mark, data, err := xfer.Decode(m.Data)
 	if err != nil {
 		e.count.Malformed++
-		return
+		return true
 	}
 	g := e.byLid[m.Group]
-	if g == nil || g.view.ID < view {
-		e.keepStray(m)
-		return
+	if e.early(g, view) {
+		return false
 	}
-	if !g.loading.Accepts(m.From, view) {
-		return
+	if g == nil || !g.loading.Accepts(m.From, view) {
+		return true
 	}
 	switch mark {
 	case xfer.Aborted:
 		g.end(ErrTransferAborted)
 		e.maybeDepart(now)
 	case xfer.More:
-		if len(data) == 0 {
-			return
+		if len(data) > 0 {
+			g.pieces = append(g.pieces, data)
 		}
-		g.pieces = append(g.pieces, data)
 	case xfer.Last:
 		if len(data) > 0 {
 			g.pieces = append(g.pieces, data)
@@ -87,6 +79,7 @@ func (e *Engine) onState(now clock.Time, m link.Message) {
 		g.loaded()
 		e.touch(g)
 	}
+	return true
 }
 
 // loaded ends a transfer at the joiner: the whole state goes up, then its first view and what was delivered behind it. Pieces
@@ -109,17 +102,5 @@ func (g *group) loaded() {
 			g.queued++
 		}
 		g.e.out.Deliveries = append(g.e.out.Deliveries, d)
-	}
-}
-
-// takeStrays looks at what came before the group's view.
-func (g *group) takeStrays(now clock.Time) {
-	list := g.e.strays[g.lid]
-	delete(g.e.strays, g.lid)
-	for _, s := range list {
-		g.e.strayed -= len(s.Data)
-		if !g.ended() {
-			g.e.OnMessage(now, s)
-		}
 	}
 }

@@ -8,6 +8,7 @@
 package link
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -43,7 +44,7 @@ const (
 )
 
 // Counters counts packets.
-type Counters struct{ Sent, Resent, Received, Duplicates, Foreign, Malformed uint64 }
+type Counters struct{ Sent, Resent, Received, Duplicates, Foreign, Malformed, Refused uint64 }
 
 // Message is one whole message of a lane.
 type Message struct {
@@ -55,7 +56,9 @@ type Message struct {
 
 // Handler receives whole messages. The bytes are its own.
 type Handler interface {
-	OnMessage(now clock.Time, m Message)
+	// OnMessage takes a message. False means that there is no room for it now: the lane keeps it and takes nothing more from
+	// the network until Kick is called and the message is taken.
+	OnMessage(now clock.Time, m Message) bool
 }
 
 // Config describes the process.
@@ -93,6 +96,7 @@ type lane struct {
 	receivedTo core.Seq
 	ahead      map[core.Seq]frame.Frame
 	partial    []byte
+	refused    *Message // whole, and not taken by the handler
 	ackAt      clock.Time
 	ackOwed    int
 	active     bool // listed in Links.active
@@ -100,14 +104,15 @@ type lane struct {
 
 // Links is all lanes of one process.
 type Links struct {
-	cfg    Config
-	out    *pdu.Outbox
-	to     Handler
-	peers  map[uint64]*peer
-	dead   map[uint64]bool // incarnations whose lanes were closed
-	active []*lane         // lanes with a deadline
-	closed bool            // nothing is sent or taken any more
-	Count  Counters
+	cfg     Config
+	out     *pdu.Outbox
+	to      Handler
+	peers   map[uint64]*peer
+	dead    map[uint64]bool // incarnations whose lanes were closed
+	active  []*lane         // lanes with a deadline
+	refused []*lane         // lanes with a refused message
+	closed  bool            // nothing is sent or taken any more
+	Count   Counters
 }
 
 // New returns the lanes of a process, none open.
@@ -196,7 +201,7 @@ func (l *Links) drop(x *lane) {
 	for _, f := range x.ahead { // order-free: every frame goes
 		l.out.Arena().Tx().Release(f)
 	}
-	x.unacked, x.ahead, x.queue, x.queued, x.partial = nil, nil, nil, 0, nil
+	x.unacked, x.ahead, x.queue, x.queued, x.partial, x.refused = nil, nil, nil, 0, nil, nil
 	x.retryAt, x.ackAt = clock.Never, clock.Never
 }
 
@@ -307,29 +312,58 @@ func (l *Links) OnPacket(now clock.Time, h *wire.Header, f frame.Frame, from dat
 		l.sendAck(x)
 		return
 	}
+	if x.refused != nil {
+		l.Count.Refused++
+		l.out.Arena().Tx().Release(f)
+		return
+	}
 	l.Count.Received++
 	if x.ahead == nil {
 		x.ahead = map[core.Seq]frame.Frame{}
 	}
 	x.ahead[q] = f
-	for {
-		f, ok := x.ahead[x.receivedTo+1]
-		if !ok {
-			break
-		}
-		delete(x.ahead, x.receivedTo+1)
-		x.receivedTo++
-		x.ackOwed++
-		l.take(now, x, f)
-		if l.dead[h.View] {
-			return
-		}
+	l.advance(now, x)
+	if l.dead[h.View] {
+		return
 	}
 	if x.ackOwed >= ackEvery {
 		l.sendAck(x)
 	} else if x.ackAt == clock.Never {
 		x.ackAt = now.Add(l.cfg.Ack)
 		l.activate(x)
+	}
+}
+
+// advance takes the packets that are next, until one is missing or a message is refused.
+func (l *Links) advance(now clock.Time, x *lane) {
+	for x.refused == nil {
+		f, ok := x.ahead[x.receivedTo+1]
+		if !ok {
+			return
+		}
+		delete(x.ahead, x.receivedTo+1)
+		x.receivedTo++
+		x.ackOwed++
+		l.take(now, x, f)
+	}
+}
+
+// Kick offers the messages that were refused again.
+func (l *Links) Kick(now clock.Time) {
+	list := l.refused
+	l.refused = nil
+	for _, x := range list {
+		m := x.refused
+		if m == nil {
+			continue
+		}
+		if x.refused = nil; !l.to.OnMessage(now, *m) {
+			x.refused = m
+			l.refused = append(l.refused, x)
+			continue
+		}
+		l.advance(now, x)
+		l.sendAck(x)
 	}
 }
 
@@ -351,7 +385,11 @@ func (l *Links) take(now clock.Time, x *lane, f frame.Frame) {
 	if h.Flags&flagMore == 0 {
 		msg := x.partial
 		x.partial = nil
-		l.to.OnMessage(now, Message{x.id.peer, x.id.kind, x.id.group, msg})
+		m := Message{x.id.peer, x.id.kind, x.id.group, msg}
+		if !l.to.OnMessage(now, m) {
+			x.refused = &m
+			l.refused = append(l.refused, x)
+		}
 	}
 }
 
@@ -409,4 +447,14 @@ func (l *Links) retry(now clock.Time, x *lane) {
 	if len(x.unacked) == 0 && len(x.queue) == 0 {
 		x.retryAt = clock.Never
 	}
+}
+
+// Dump describes the lanes that have something to do, a line each.
+func (l *Links) Dump() string {
+	s := ""
+	for _, x := range l.active {
+		s += fmt.Sprintf("  lane to %x kind %d group %d: %d messages queued, sent to %d, acked to %d, received to %d, %d ahead\n",
+			x.id.peer, x.id.kind, x.id.group, len(x.queue), x.sentTo, x.ackedTo, x.receivedTo, len(x.ahead))
+	}
+	return s
 }

@@ -24,6 +24,7 @@ type Tracker struct {
 	stable Stable
 	canary canary.Bug
 	held   [][]core.Seq // by acceptor, by stream; nil until the acceptor was heard
+	needs  [][]core.Seq // by stream, what the causal records in it refer to, and what that refers to in turn
 }
 
 // New returns the tracker of a view of n members. Copies of zero or less than zero mean all members and a majority; more than n
@@ -35,7 +36,8 @@ func New(self core.Rank, n, copies int, stable Stable, bug canary.Bug) *Tracker 
 	case copies < 0:
 		copies = n/2 + 1
 	}
-	return &Tracker{self: self, n: n, copies: copies, stable: stable, canary: bug, held: make([][]core.Seq, n)}
+	return &Tracker{self: self, n: n, copies: copies, stable: stable, canary: bug, held: make([][]core.Seq, n),
+		needs: make([][]core.Seq, n)}
 }
 
 // OnAck notes that a member holds a stream up to a number.
@@ -46,13 +48,25 @@ func (t *Tracker) OnAck(member, owner core.Rank, to core.Seq) {
 	t.held[member][owner] = max(t.held[member][owner], to)
 }
 
+// OnCause notes that a causal record in a member's stream refers to a packet. Should that packet be lost when a view ends, what
+// stands behind the record is lost with it, so the acceptors of a SafeSend behind it must hold the packet too.
+func (t *Tracker) OnCause(r, of core.Rank, q core.Seq) {
+	if t.needs[r] == nil {
+		t.needs[r] = make([]core.Seq, t.n)
+	}
+	t.needs[r][of] = max(t.needs[r][of], q)
+	for k, x := range t.needs[of] {
+		t.needs[r][k] = max(t.needs[r][k], x)
+	}
+}
+
 // Held tells whether every acceptor holds the sender's packet q and rank 0's record by.
 func (t *Tracker) Held(sender core.Rank, q, by core.Seq) bool {
 	if canary.Enabled && t.canary == canary.UnsafeSafe {
 		return true
 	}
 	for r := range t.Acceptors(sender) {
-		if !t.holds(r, sender, q) || !t.holds(r, 0, by) {
+		if t.Lacks(r, sender, q, by) {
 			return false
 		}
 	}
@@ -80,7 +94,15 @@ func (t *Tracker) Acceptors(sender core.Rank) iter.Seq[core.Rank] {
 
 // Lacks tells whether a member is not known to hold the sender's packet q and rank 0's record by.
 func (t *Tracker) Lacks(member, sender core.Rank, q, by core.Seq) bool {
-	return !t.holds(member, sender, q) || !t.holds(member, 0, by)
+	if !t.holds(member, sender, q) || !t.holds(member, 0, by) {
+		return true
+	}
+	for k, x := range t.needs[sender] {
+		if x > 0 && !t.holds(member, core.Rank(k), x) {
+			return true
+		}
+	}
+	return false
 }
 
 func (t *Tracker) holds(member, owner core.Rank, q core.Seq) bool {

@@ -192,20 +192,24 @@ func (s *Stream) sendSync(now clock.Time) {
 	if !waiting && s.saidTo == s.stableTo {
 		return
 	}
-	h := wire.Header{
-		Kind: wire.KindSync, Group: s.cfg.Group, View: uint64(s.cfg.View), Seq: uint64(s.sentTo),
-		Rank: uint32(s.cfg.Self), Aux: uint32(s.sentTo - s.stableTo),
-	}
+	h := s.syncHeader()
 	if waiting {
 		h.Flags |= flagAsk
 		s.syncAt = now.Add(s.cfg.Sync << min(s.syncTries, 6))
 		s.syncTries++
 	}
-	if f, ok := s.out.Make(&h, nil); ok {
+	if f, ok := s.out.Make(h, nil); ok {
 		s.saidTo = s.stableTo
 		s.Count.SyncsSent++
 		s.transmit(f)
 		s.out.Arena().Tx().Release(f)
+	}
+}
+
+func (s *Stream) syncHeader() *wire.Header {
+	return &wire.Header{
+		Kind: wire.KindSync, Group: s.cfg.Group, View: uint64(s.cfg.View), Seq: uint64(s.sentTo),
+		Rank: uint32(s.cfg.Self), Aux: uint32(s.sentTo - s.stableTo),
 	}
 }
 

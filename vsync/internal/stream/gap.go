@@ -118,7 +118,7 @@ func (s *Stream) OnNak(h *wire.Header, payload []byte) {
 	}
 	payload = payload[n:]
 	if len(payload) == 0 {
-		s.answer(int(owner), m)
+		s.answer(m)
 		return
 	}
 	hold := &s.in[owner].held
@@ -144,30 +144,44 @@ func (s *Stream) OnNak(h *wire.Header, payload []byte) {
 	}
 }
 
-// Inquire asks a member what it holds of a stream and of rank 0's: a negative acknowledgement that names no packets.
-func (s *Stream) Inquire(owner, member core.Rank) {
+// Inquire asks a member what it holds of every stream and how far its own is stable: a negative acknowledgement that names no
+// packets.
+func (s *Stream) Inquire(member core.Rank) {
 	if s.frozen {
 		return
 	}
 	h := wire.Header{Kind: wire.KindNak, Group: s.cfg.Group, View: uint64(s.cfg.View), Rank: uint32(s.cfg.Self)}
-	if f, ok := s.out.Make(&h, binary.AppendUvarint(nil, uint64(owner))); ok {
+	if f, ok := s.out.Make(&h, binary.AppendUvarint(s.scratch[:0], uint64(member))); ok {
 		s.Count.NaksSent++
 		s.out.Unicast(f, s.cfg.Peers[member])
 	}
 }
 
-// answer tells one member what is held here of a stream and of rank 0's.
-func (s *Stream) answer(owner, member int) {
+// answer tells one member what is held here of every stream, and how far my own is stable.
+func (s *Stream) answer(member int) {
 	if s.frozen {
 		return
 	}
 	h := wire.Header{Kind: wire.KindAck, Group: s.cfg.Group, View: uint64(s.cfg.View), Rank: uint32(s.cfg.Self)}
-	b := s.appendAck(s.scratch[:0], owner)
-	if owner != 0 {
-		b = s.appendAck(b, 0)
+	b := s.scratch[:0]
+	for r := range s.in {
+		if s.in[r].receivedTo == 0 || r == int(s.cfg.Self) {
+			continue
+		}
+		if len(b)+3*binary.MaxVarintLen64 > s.out.Room() {
+			s.emitAck(&h, b, false, member)
+			b = b[:0]
+		}
+		b = s.appendAck(b, r)
 	}
 	s.scratch = b[:0]
-	s.emitAck(&h, b, false, member)
+	if len(b) > 0 {
+		s.emitAck(&h, b, false, member)
+	}
+	if f, ok := s.out.Make(s.syncHeader(), nil); ok {
+		s.Count.SyncsSent++
+		s.out.Unicast(f, s.cfg.Peers[member])
+	}
 }
 
 func (s *Stream) resend(owner core.Rank, q core.Seq, to dataplane.Endpoint) {

@@ -21,14 +21,16 @@ func TestConfigFaults(t *testing.T) {
 		cfg  Config
 		want []string
 	}{
-		"empty":        {Config{}, []string{"arena would be empty"}},
-		"chunk size":   {Config{ChunkSize: 3000, TxChunks: 1}, []string{"ChunkSize 3000 is not a power of two"}},
-		"tiny chunks":  {Config{ChunkSize: 128, TxChunks: 1, Headroom: 1}, []string{"ChunkSize 128"}},
-		"huge chunks":  {Config{ChunkSize: 1 << 21, TxChunks: 1}, []string{"ChunkSize 2097152"}},
-		"headroom":     {Config{ChunkSize: 256, TxChunks: 1}, []string{"Headroom 384 does not leave room"}},
-		"too much":     {Config{TxChunks: 1<<31 - 1}, []string{"the arena would have more than"}},
-		"long run":     {Config{RxRuns: 1, RunChunks: 1 << 20}, []string{"RunChunks 1048576"}},
-		"all at once":  {Config{TxChunks: -1, RxRuns: -2, RunChunks: -3}, []string{"Chunks -1", "Runs -2", "Chunks -3"}},
+		"empty":       {Config{}, []string{"arena would be empty"}},
+		"chunk size":  {Config{ChunkSize: 3000, TxChunks: 1}, []string{"ChunkSize 3000 is not a power of two"}},
+		"tiny chunks": {Config{ChunkSize: 128, TxChunks: 1, Headroom: 1}, []string{"ChunkSize 128"}},
+		"huge chunks": {Config{ChunkSize: 1 << 21, TxChunks: 1}, []string{"ChunkSize 2097152"}},
+		"headroom":    {Config{ChunkSize: 256, TxChunks: 1}, []string{"Headroom 384 does not leave room"}},
+		"too much":    {Config{TxChunks: 1<<31 - 1}, []string{"the arena would have more than"}},
+		"long run":    {Config{RxRuns: 1, RunChunks: 1 << 20}, []string{"RunChunks 1048576"}},
+		"all at once": {Config{TxChunks: -1, RxRuns: -2, RunChunks: -3}, []string{
+			"TxChunks -1", "RxRuns -2", "RunChunks -3",
+		}},
 		"neg headroom": {Config{TxChunks: 1, Headroom: -1}, []string{"Headroom -1"}},
 	} {
 		t.Run(name, func(t *testing.T) {

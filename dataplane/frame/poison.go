@@ -10,7 +10,9 @@ import (
 // poisonByte fills free chunks when invariant.Costly is set.
 const poisonByte = 0xDB
 
-// poisonBlock is a block of poison to fill and compare with. It is never written again.
+// poisonBlock is what chunks are filled from and compared with.
+//
+// immutable: filled here once
 var poisonBlock = [1024]byte(bytes.Repeat([]byte{poisonByte}, 1024))
 
 // poison marks the bytes of a chunk or run that has just become free.

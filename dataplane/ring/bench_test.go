@@ -61,6 +61,35 @@ func BenchmarkTransfer(b *testing.B) {
 	})
 }
 
+// transferBatches moves b.N elements by 32.
+func transferBatches(b *testing.B, pushN, popN func([]int) int) {
+	n := b.N
+	go func() {
+		batch := make([]int, 32)
+		for i := 0; i < n; {
+			k := pushN(batch[:min(len(batch), n-i)])
+			if k == 0 {
+				runtime.Gosched()
+			}
+			i += k
+		}
+	}()
+	batch := make([]int, 32)
+	b.ResetTimer()
+	for i := 0; i < n; {
+		k := popN(batch)
+		if k == 0 {
+			runtime.Gosched()
+		}
+		i += k
+	}
+}
+
+func BenchmarkTransferBatches(b *testing.B) {
+	b.Run("spsc", func(b *testing.B) { q := NewSPSC[int](1024); transferBatches(b, q.PushN, q.PopN) })
+	b.Run("mpsc", func(b *testing.B) { q := NewMPSC[int](1024); transferBatches(b, q.PushN, q.PopN) })
+}
+
 func BenchmarkBatch32SameGoroutine(b *testing.B) {
 	batch := make([]int, 32)
 	s, m := NewSPSC[int](64), NewMPSC[int](64)

@@ -8,6 +8,8 @@ import (
 )
 
 // waits are the ways to wait for long.
+//
+// immutable: a table of the tests
 var waits = map[string]dataplane.Wait{
 	"block":            {Timeout: patience},
 	"spin":             {Timeout: patience, Spin: patience},

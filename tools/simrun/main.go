@@ -36,6 +36,7 @@ type settings struct {
 	story        string
 	max          uint64
 	nodes        int
+	oracle       int
 	workers      int
 	verbose      bool
 }
@@ -54,6 +55,7 @@ func run(args []string, out, diag io.Writer) int {
 	flags.StringVar(&s.story, "story", "", "play the story in this file")
 	flags.Uint64Var(&s.max, "max", 300, "with -canary: seeds to play for one bug at most")
 	flags.IntVar(&s.nodes, "nodes", 0, "nodes at the start; 0: drawn from the seed")
+	flags.IntVar(&s.oracle, "oracle", 0, "members of the ORACLE, which may crash when there are several; 0: one that may not")
 	flags.IntVar(&s.workers, "workers", runtime.GOMAXPROCS(0), "worlds that are played at the same time")
 	flags.BoolVar(&s.verbose, "v", false, "write a line for each seed")
 	if err := flags.Parse(args); err != nil {
@@ -81,7 +83,7 @@ func run(args []string, out, diag io.Writer) int {
 
 // options returns the world of a seed.
 func (s *settings) options(seed uint64) sim.Options {
-	return sim.Options{Seed: seed, Nodes: s.nodes, Canary: s.bug}
+	return sim.Options{Seed: seed, Nodes: s.nodes, Oracle: s.oracle, Canary: s.bug}
 }
 
 // single plays one seed and reports it.

@@ -69,7 +69,9 @@ func factory(places ...where) transporttest.Factory {
 // offloads are what the suite is rerun without.
 var offloads = []string{"gso", "gro", "batch", "multicast", "all"}
 
-// rows: TRN-01 (without-multicast), IPM-15, NET-13
+// The suite on the loopback; without-multicast is the unicast-only mode.
+//
+// rows: TRN-01, IPM-15, NET-13
 func TestConformance(t *testing.T) { transporttest.Run(t, factory(loopback), offloads...) }
 
 func open(tb testing.TB, cfg Config) *Transport {

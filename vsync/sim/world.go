@@ -31,7 +31,7 @@ type Options struct {
 	Seed     uint64
 	Nodes    int           // that are there from the start
 	Groups   int           // in which they are members
-	Oracle   int           // members of the ORACLE when complete; 0: one, the first node
+	Oracle   int           // members of the ORACLE when complete; 0: one, the first node, which does not crash
 	Faults   time.Duration // how long the weather lasts
 	Weather  *Weather
 	Mix      *Mix
@@ -123,6 +123,7 @@ func (w *World) draw() {
 		w.weather = *o.Weather
 	} else {
 		w.weather = DrawWeather(o.Seed)
+		w.weather.OracleCrash = o.Oracle > 1
 	}
 	w.mix = drawMix(r)
 	if o.Mix != nil {

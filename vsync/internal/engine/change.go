@@ -44,15 +44,20 @@ func (g *group) toAll(now clock.Time, list []core.Address, t pdu.Type, m pdu.Mes
 	}
 }
 
-// late accuses those who hold up a view change.
+// late accuses those who hold up a view change: one at a time, because each accusation begins a new change. Who has reported and
+// is not ready may only be waiting for what a dead member held, so the detector gets much more time to find that one.
 func (g *group) late(now clock.Time) {
 	g.co.Due = now.Add(g.e.cfg.Timing.Step)
 	for _, a := range g.co.Late() {
 		if a != g.e.cfg.Self {
 			g.e.accuse(a, fmt.Sprintf("does not answer in the change of %q to view %d", g.name, g.co.Proposal().Next.ID))
+			return
 		}
 	}
 }
+
+// readyFactor is how many steps the members may take to fetch what they lack.
+const readyFactor = 4
 
 // propose begins this member's part in a view change, unless a newer one is known.
 func (g *group) propose(now clock.Time, p *pdu.Propose) {
@@ -71,6 +76,10 @@ func (g *group) propose(now clock.Time, p *pdu.Propose) {
 	report.HasState = g.hasState
 	if g.loading != nil {
 		report.Source = g.loading.Source
+		if !p.Next.Contains(g.loading.Source) {
+			// What was reported must stay true: a state that still comes from a member that goes is not taken any more.
+			g.loading.Source = core.NoAddress
+		}
 	}
 	if p.Coordinator == g.e.cfg.Self {
 		g.onReport(now, g.e.cfg.Self, report)
@@ -113,7 +122,7 @@ func (g *group) onReport(now clock.Time, from core.Address, m *pdu.Report) {
 		return
 	}
 	if c := g.co.OnReport(from, m); c != nil {
-		g.co.Due = now.Add(g.e.cfg.Timing.Step)
+		g.co.Due = now.Add(readyFactor * g.e.cfg.Timing.Step)
 		g.toAll(now, g.co.Proposal().Flushers, pdu.TypeCut, c)
 		g.onCut(now, c)
 	}
@@ -303,6 +312,7 @@ func (g *group) send(d *pdu.Decision) {
 	t := &xfer.Outgoing{ID: g.e.nextXfer, Lid: g.lid, View: d.View.ID, Targets: d.Stateless}
 	g.e.transfers[t.ID] = t
 	g.sending++
+	g.served = d.Stateless
 	g.deliver(Delivery{Kind: DeliverMakeState, View: d.View, ViewID: d.View.ID, Transfer: t.ID})
 }
 
@@ -317,12 +327,18 @@ func (g *group) forgetState() {
 }
 
 // maybeLeave asks the ORACLE to be left out of the next view, once what this member owes is done: what was submitted has its
-// number, and the state it makes for joiners is on its way.
+// number, and the joiners that it made the state for have received it.
 func (g *group) maybeLeave(now clock.Time) {
-	if g.leaving && !g.asked && g.sending == 0 && (g.pack.Len() == 0 || g.view == nil) {
-		g.asked = true
-		g.e.member.Leave(now, g.name)
+	if !g.leaving || g.asked || g.sending > 0 || (g.pack.Len() > 0 && g.view != nil) {
+		return
 	}
+	for _, a := range g.served {
+		if !g.e.links.Acked(a, link.State, g.lid) {
+			return
+		}
+	}
+	g.asked = true
+	g.e.member.Leave(now, g.name)
 }
 
 // end makes the group over at this process.

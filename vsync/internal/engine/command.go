@@ -48,6 +48,7 @@ func (e *Engine) Leave(now clock.Time, h Handle) {
 	e.now = now
 	if g := e.group(h); g != nil && !g.leaving {
 		g.leaving = true
+		e.leavers++
 		g.maybeLeave(now)
 	}
 }
@@ -132,6 +133,18 @@ func (e *Engine) Report(now clock.Time, h Handle, who core.Address, reason strin
 	}
 	e.accuse(who, reason)
 	return nil
+}
+
+// leaversGoOn looks whether a group that this process wants to leave waits for its joiners no more.
+func (e *Engine) leaversGoOn(now clock.Time) {
+	if e.leavers == 0 {
+		return
+	}
+	for _, g := range e.groups {
+		if g != nil && g.leaving && !g.asked {
+			g.maybeLeave(now)
+		}
+	}
 }
 
 // StateChunk sends a piece of state to the joiners of a transfer. Full means that nothing was taken: wait for an

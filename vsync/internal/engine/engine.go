@@ -39,6 +39,7 @@ type Engine struct {
 	nextXfer  uint64
 
 	suspects map[uint64]string // by incarnation: why this process accused it
+	leavers  int               // groups that this process ever wanted to leave
 	stopping bool
 	stopBy   clock.Time // when a stop is over even if nobody answers
 	over     bool
@@ -211,6 +212,7 @@ func (e *Engine) receive(now clock.Time, p *dataplane.Packet) {
 	case wire.KindLinkAck:
 		e.links.OnAck(now, &h)
 		e.roomForState()
+		e.leaversGoOn(now)
 	case wire.KindBeacon:
 		e.member.OnBeacon(now, h.System, b[wire.HeaderLen:])
 	case wire.KindHeartbeat:

@@ -1,12 +1,10 @@
 package engine
 
 import (
-	"bytes"
 	"encoding/binary"
 
 	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/clock"
-	"github.com/khamsin-io/khamsin/dataplane/frame"
 	"github.com/khamsin-io/khamsin/dataplane/invariant"
 	"github.com/khamsin-io/khamsin/dataplane/wire"
 	"github.com/khamsin-io/khamsin/vsync/core"
@@ -62,7 +60,8 @@ type group struct {
 	pieces   [][]byte       // of the state, so far
 	held     []Delivery     // what waits behind the state
 	heldSize int
-	sending  int // transfers under way from here
+	sending  int            // transfers under way from here
+	served   []core.Address // the joiners of the newest transfer from here
 
 	// for the engine's lists
 	dirty bool
@@ -189,50 +188,6 @@ func (g *group) wakeSafe() {
 	g.st.Hasten()
 }
 
-// watch sets the time to ask others what they hold, when something waits for acknowledgements that may have been lost.
-func (g *group) watch(now clock.Time) {
-	if g.st.Frozen() || !g.waitsForOthers() {
-		g.askAt, g.asks = clock.Never, 0
-	} else if g.askAt == clock.Never {
-		g.askAt = now.Add(g.e.cfg.Timing.Sync << min(g.asks, 6))
-	}
-}
-
-// waitsForOthers tells whether a SafeSend waits for its acceptors, or a Flush for the stability of others' streams.
-func (g *group) waitsForOthers() bool {
-	if g.usesSafe {
-		if _, _, _, waits := g.gate.SafeWait(); waits {
-			return true
-		}
-	}
-	for i := range g.flushes {
-		if g.flushes[i].all != nil {
-			return true
-		}
-	}
-	return false
-}
-
-// ask asks the members that hold something up.
-func (g *group) ask() {
-	g.askAt = clock.Never
-	g.asks++
-	if r, q, by, waits := g.gate.SafeWait(); waits {
-		for a := range g.safe.Acceptors(r) {
-			if a != g.self && g.safe.Lacks(a, r, q, by) {
-				g.st.Inquire(a)
-			}
-		}
-	}
-	for i := range g.flushes {
-		for r, q := range g.flushes[i].all {
-			if core.Rank(r) != g.self && g.st.StableAt(core.Rank(r)) < q {
-				g.st.Inquire(core.Rank(r))
-			}
-		}
-	}
-}
-
 // overtake delivers an unordered packet as soon as its stream is contiguous, whatever waits in front of it.
 func (g *group) overtake(r core.Rank, q core.Seq) {
 	if g.overtop == nil {
@@ -330,57 +285,6 @@ func (g *group) numberCauses(f core.Flavour) {
 	}
 }
 
-// checkFlushes ends the flushes whose messages are stable.
-func (g *group) checkFlushes() {
-	keep := g.flushes[:0]
-	for _, w := range g.flushes {
-		if w.seq == 0 && g.pack.Taken() >= w.units {
-			w.seq = g.st.NumberedTo()
-			w.all = g.causesOfAll()
-			g.hurry = true
-		}
-		done := g.pack.Taken() >= w.units && g.stable(w)
-		if canary.Enabled && g.e.cfg.Canary == canary.FlushEarly {
-			done = true
-		}
-		if done {
-			g.e.out.Events = append(g.e.out.Events, Event{Kind: EventFlushed, Group: g.handle, Token: w.token})
-		} else {
-			keep = append(keep, w)
-		}
-	}
-	g.flushes = keep
-	if g.hurry && !g.st.Frozen() && g.pack.Len() == 0 && len(keep) > 0 {
-		g.hurry = false
-		g.st.AskNow(g.e.now)
-	}
-}
-
-// causesOfAll returns how far every stream was delivered here, if this member sent causal messages in the view: were one of
-// those deliveries lost, so would be what it caused.
-func (g *group) causesOfAll() []core.Seq {
-	if !g.sentCausal {
-		return nil
-	}
-	list := make([]core.Seq, g.view.Size())
-	for r := range list {
-		list[r] = g.st.DeliveredTo(core.Rank(r))
-	}
-	return list
-}
-
-func (g *group) stable(w flushWait) bool {
-	for r, q := range w.all {
-		if core.Rank(r) != g.self && g.st.StableAt(core.Rank(r)) < q {
-			return false
-		}
-	}
-	if w.k <= 0 || w.k >= g.view.Size() {
-		return g.st.StableTo() >= w.seq
-	}
-	return g.st.HeldBy(w.seq) >= w.k
-}
-
 // The gate's view of the streams: order.Packets.
 
 // ReceivedTo returns how far a stream is contiguous.
@@ -435,104 +339,6 @@ func (g *group) noRoom() bool {
 	return g.queued >= g.e.cfg.Limits.Queue
 }
 
-// hand gives a packet's messages to the application, or keeps them until the message is whole.
-func (g *group) hand(r core.Rank, q core.Seq) {
-	f := g.st.Held(r, q)
-	flags := g.Flags(r, q)
-	d := Delivery{
-		Kind: DeliverMessages, Flavour: pdu.FlavourOf(flags), Group: g.handle, Sender: r, ViewID: g.view.ID, Seq: q,
-	}
-	if flags&pdu.FlagFragment != 0 {
-		data, whole := g.assemble(r, flags, g.Payload(r, q))
-		if !whole {
-			return
-		}
-		d.Kind, d.Data = DeliverWhole, data
-		g.deliver(d)
-		return
-	}
-	g.e.box.Arena().Retain(f)
-	f.Off += wire.HeaderLen
-	f.Len -= wire.HeaderLen
-	d.Frame = f
-	g.deliver(d)
-}
-
-// assemble puts a message in fragments together.
-func (g *group) assemble(r core.Rank, flags uint8, b []byte) ([]byte, bool) {
-	if g.partial == nil {
-		g.partial = make([][]byte, 2*g.view.Size())
-	}
-	if pdu.FlavourOf(flags) == core.Unordered {
-		r += core.Rank(g.view.Size()) // they overtake messages that are half put together
-	}
-	if flags&pdu.FlagFirst != 0 {
-		n, k := binary.Uvarint(b)
-		if k <= 0 || n > uint64(g.e.cfg.Limits.Message) {
-			g.e.count.Malformed++
-			g.partial[r] = nil
-			return nil, false
-		}
-		g.partial[r] = make([]byte, 0, min(int(n), 1<<20))
-		b = b[k:]
-	}
-	if g.partial[r] == nil || len(g.partial[r])+len(b) > g.e.cfg.Limits.Message {
-		g.e.count.Malformed++
-		g.partial[r] = nil
-		return nil, false
-	}
-	g.partial[r] = append(g.partial[r], b...)
-	if flags&pdu.FlagMore != 0 {
-		return nil, false
-	}
-	msg := g.partial[r]
-	g.partial[r] = nil
-	return msg, true
-}
-
-// deliver hands something up, or holds it back while the state is on its way.
-func (g *group) deliver(d Delivery) {
-	d.Group = g.handle
-	d.From = g.fromAddress(&d)
-	if g.loading != nil {
-		g.hold(d)
-		return
-	}
-	if d.Kind == DeliverMessages || d.Kind == DeliverWhole {
-		g.queued++
-	}
-	g.e.out.Deliveries = append(g.e.out.Deliveries, d)
-}
-
-// hold keeps a delivery until the state is there, in memory of its own: frames are too few to wait for a state.
-func (g *group) hold(d Delivery) {
-	if !d.Frame.IsZero() {
-		d.Data = bytes.Clone(g.e.box.Arena().Bytes(d.Frame))
-		g.e.box.Arena().Tx().Release(d.Frame)
-		d.Frame = frame.Frame{}
-	}
-	g.held = append(g.held, d)
-	g.heldSize += len(d.Data)
-}
-
-func (g *group) fromAddress(d *Delivery) core.Address {
-	if (d.Kind == DeliverMessages || d.Kind == DeliverWhole) && int(d.Sender) < g.view.Size() {
-		return g.view.Members[d.Sender]
-	}
-	return d.From
-}
-
-func (g *group) addressOf(incarnation uint64) core.Address {
-	if g.view != nil {
-		for _, m := range g.view.Members {
-			if m.Incarnation == incarnation {
-				return m
-			}
-		}
-	}
-	return core.NoAddress
-}
-
 func (g *group) deadline() clock.Time {
 	if g.ended() || g.st == nil {
 		return clock.Never
@@ -559,49 +365,4 @@ func (g *group) tick(now clock.Time) {
 		g.late(now)
 	}
 	g.e.touch(g)
-}
-
-// submitRaw sends a message unnumbered: it may be lost. A message that does not fit one packet is refused.
-func (g *group) submitRaw(msg []byte) Result {
-	var head [binary.MaxVarintLen64]byte
-	n := binary.PutUvarint(head[:], uint64(len(msg)))
-	if n+len(msg) > g.e.box.Room() {
-		return TooLarge
-	}
-	if g.st == nil || g.st.Frozen() {
-		return Accepted // between views: lost, as raw messages may be
-	}
-	f, ok := g.e.box.Alloc()
-	if !ok {
-		return Accepted
-	}
-	f = g.e.box.Extend(g.e.box.Extend(f, head[:n]), msg)
-	h := wire.Header{
-		Kind: wire.KindRaw, Flags: uint8(core.Raw), Group: g.lid, View: uint64(g.view.ID), Rank: uint32(g.self),
-	}
-	g.e.box.Finish(f, &h)
-	g.handRaw(&h, f)
-	g.st.Broadcast(f)
-	g.e.box.Arena().Tx().Release(f)
-	return Accepted
-}
-
-func (g *group) onRaw(h *wire.Header, p *dataplane.Packet) {
-	if core.Rank(h.Rank) != g.self && !g.st.Frozen() {
-		g.handRaw(h, p.Frame)
-	}
-	g.release(p)
-}
-
-// handRaw delivers a raw packet if the application has room for it.
-func (g *group) handRaw(h *wire.Header, f frame.Frame) {
-	if g.noRoom() {
-		return
-	}
-	g.e.box.Arena().Retain(f)
-	f.Off += wire.HeaderLen
-	f.Len -= wire.HeaderLen
-	g.deliver(Delivery{
-		Kind: DeliverMessages, Flavour: core.Raw, Sender: core.Rank(h.Rank), ViewID: g.view.ID, Frame: f,
-	})
 }

@@ -168,6 +168,20 @@ func (l *Links) Queued(to core.Address, k Kind, group uint32) int {
 	return 0
 }
 
+// Acked tells whether everything sent on a lane was acknowledged, or its peer is gone.
+func (l *Links) Acked(to core.Address, k Kind, group uint32) bool {
+	p := l.peers[to.Incarnation]
+	if p == nil {
+		return true
+	}
+	for _, x := range p.lanes {
+		if x.id == (laneID{to.Incarnation, k, group}) {
+			return len(x.queue) == 0 && len(x.unacked) == 0
+		}
+	}
+	return true
+}
+
 // Idle tells whether everything sent to a process was acknowledged.
 func (l *Links) Idle() bool {
 	for _, x := range l.active {

@@ -1,0 +1,155 @@
+package engine
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"github.com/khamsin-io/khamsin/dataplane"
+	"github.com/khamsin-io/khamsin/dataplane/frame"
+	"github.com/khamsin-io/khamsin/dataplane/wire"
+	"github.com/khamsin-io/khamsin/vsync/core"
+	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
+)
+
+// hand gives a packet's messages to the application, or keeps them until the message is whole.
+func (g *group) hand(r core.Rank, q core.Seq) {
+	f := g.st.Held(r, q)
+	flags := g.Flags(r, q)
+	d := Delivery{
+		Kind: DeliverMessages, Flavour: pdu.FlavourOf(flags), Group: g.handle, Sender: r, ViewID: g.view.ID, Seq: q,
+	}
+	if flags&pdu.FlagFragment != 0 {
+		data, whole := g.assemble(r, flags, g.Payload(r, q))
+		if !whole {
+			return
+		}
+		d.Kind, d.Data = DeliverWhole, data
+		g.deliver(d)
+		return
+	}
+	g.e.box.Arena().Retain(f)
+	f.Off += wire.HeaderLen
+	f.Len -= wire.HeaderLen
+	d.Frame = f
+	g.deliver(d)
+}
+
+// assemble puts a message in fragments together.
+func (g *group) assemble(r core.Rank, flags uint8, b []byte) ([]byte, bool) {
+	if g.partial == nil {
+		g.partial = make([][]byte, 2*g.view.Size())
+	}
+	if pdu.FlavourOf(flags) == core.Unordered {
+		r += core.Rank(g.view.Size()) // they overtake messages that are half put together
+	}
+	if flags&pdu.FlagFirst != 0 {
+		n, k := binary.Uvarint(b)
+		if k <= 0 || n > uint64(g.e.cfg.Limits.Message) {
+			g.e.count.Malformed++
+			g.partial[r] = nil
+			return nil, false
+		}
+		g.partial[r] = make([]byte, 0, min(int(n), 1<<20))
+		b = b[k:]
+	}
+	if g.partial[r] == nil || len(g.partial[r])+len(b) > g.e.cfg.Limits.Message {
+		g.e.count.Malformed++
+		g.partial[r] = nil
+		return nil, false
+	}
+	g.partial[r] = append(g.partial[r], b...)
+	if flags&pdu.FlagMore != 0 {
+		return nil, false
+	}
+	msg := g.partial[r]
+	g.partial[r] = nil
+	return msg, true
+}
+
+// deliver hands something up, or holds it back while the state is on its way.
+func (g *group) deliver(d Delivery) {
+	d.Group = g.handle
+	d.From = g.fromAddress(&d)
+	if g.loading != nil {
+		g.hold(d)
+		return
+	}
+	if d.Kind == DeliverMessages || d.Kind == DeliverWhole {
+		g.queued++
+	}
+	g.e.out.Deliveries = append(g.e.out.Deliveries, d)
+}
+
+// hold keeps a delivery until the state is there, in memory of its own: frames are too few to wait for a state.
+func (g *group) hold(d Delivery) {
+	if !d.Frame.IsZero() {
+		d.Data = bytes.Clone(g.e.box.Arena().Bytes(d.Frame))
+		g.e.box.Arena().Tx().Release(d.Frame)
+		d.Frame = frame.Frame{}
+	}
+	g.held = append(g.held, d)
+	g.heldSize += len(d.Data)
+}
+
+func (g *group) fromAddress(d *Delivery) core.Address {
+	if (d.Kind == DeliverMessages || d.Kind == DeliverWhole) && int(d.Sender) < g.view.Size() {
+		return g.view.Members[d.Sender]
+	}
+	return d.From
+}
+
+func (g *group) addressOf(incarnation uint64) core.Address {
+	if g.view != nil {
+		for _, m := range g.view.Members {
+			if m.Incarnation == incarnation {
+				return m
+			}
+		}
+	}
+	return core.NoAddress
+}
+
+// submitRaw sends a message unnumbered: it may be lost. A message that does not fit one packet is refused.
+func (g *group) submitRaw(msg []byte) Result {
+	var head [binary.MaxVarintLen64]byte
+	n := binary.PutUvarint(head[:], uint64(len(msg)))
+	if n+len(msg) > g.e.box.Room() {
+		return TooLarge
+	}
+	if g.st == nil || g.st.Frozen() {
+		return Accepted // between views: lost, as raw messages may be
+	}
+	f, ok := g.e.box.Alloc()
+	if !ok {
+		return Accepted
+	}
+	f = g.e.box.Extend(g.e.box.Extend(f, head[:n]), msg)
+	h := wire.Header{
+		Kind: wire.KindRaw, Flags: uint8(core.Raw), Group: g.lid, View: uint64(g.view.ID), Rank: uint32(g.self),
+	}
+	g.e.box.Finish(f, &h)
+	g.handRaw(&h, f)
+	g.st.Broadcast(f)
+	g.e.box.Arena().Tx().Release(f)
+	return Accepted
+}
+
+func (g *group) onRaw(h *wire.Header, p *dataplane.Packet) {
+	if core.Rank(h.Rank) != g.self && !g.st.Frozen() {
+		g.handRaw(h, p.Frame)
+	}
+	g.release(p)
+}
+
+// handRaw delivers a raw packet if the application has room for it.
+func (g *group) handRaw(h *wire.Header, f frame.Frame) {
+	if g.noRoom() {
+		return
+	}
+	g.e.box.Arena().Retain(f)
+	f.Off += wire.HeaderLen
+	f.Len -= wire.HeaderLen
+	g.deliver(Delivery{
+		Kind: DeliverMessages, Flavour: core.Raw, Sender: core.Rank(h.Rank), ViewID: g.view.ID, Frame: f,
+	})
+}

@@ -55,7 +55,7 @@ func run(args []string, out, diag io.Writer) int {
 	flags.StringVar(&s.story, "story", "", "play the story in this file")
 	flags.Uint64Var(&s.max, "max", 300, "with -canary: seeds to play for one bug at most")
 	flags.IntVar(&s.nodes, "nodes", 0, "nodes at the start; 0: drawn from the seed")
-	flags.IntVar(&s.oracle, "oracle", 0, "members of the ORACLE, which may crash when there are several; 0: one that may not")
+	flags.IntVar(&s.oracle, "oracle", 0, "members of the ORACLE; when there are several they may crash")
 	flags.IntVar(&s.workers, "workers", runtime.GOMAXPROCS(0), "worlds that are played at the same time")
 	flags.BoolVar(&s.verbose, "v", false, "write a line for each seed")
 	if err := flags.Parse(args); err != nil {

@@ -18,6 +18,7 @@ type node struct {
 	offset      clock.Time // its clock at the start of the world
 	drift       int64      // its clock gains so many parts in a million
 	pausedUntil clock.Time
+	deferred    []event  // what came due while it was paused
 	proc        *process // nil while nothing runs
 	runs        int
 	inbox       []*packet

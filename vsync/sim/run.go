@@ -96,7 +96,7 @@ func (w *World) heal() {
 	for _, n := range w.nodes {
 		if n.pausedUntil > w.now {
 			n.pausedUntil = w.now
-			w.wake(n)
+			w.onWake(n)
 		}
 	}
 	for _, p := range slices.Clone(w.live) {
@@ -113,16 +113,6 @@ func (w *World) heal() {
 		}
 	}
 	w.bury()
-}
-
-// wake brings forward what a paused node put off.
-func (w *World) wake(n *node) {
-	n.pollPending = true
-	w.agenda.add(event{at: w.now, kind: eventPoll, node: n})
-	if n.proc != nil {
-		n.proc.timerAt = w.now
-		w.agenda.add(event{at: w.now, kind: eventTimer, proc: n.proc})
-	}
 }
 
 // converge waits until the world is at rest and stays so for a while, and complains when that takes too long.

@@ -458,14 +458,14 @@ func (w *World) recordOf(a core.Address) *processRecord {
 // idle tells what the member's application is still waiting for; empty when nothing.
 func (m *member) idle(now clock.Time) string {
 	switch {
+	case m.first < len(m.inbox) || m.busy:
+		return "has deliveries to handle"
 	case m.over:
 		return ""
 	case !m.started:
 		return "has no first view"
 	case m.leaving:
 		return "has not left yet"
-	case m.first < len(m.inbox) || m.busy:
-		return "has deliveries to handle"
 	case m.full || len(m.outbox) > 0:
 		return "waits for room to send"
 	case m.making != nil:

@@ -179,8 +179,8 @@ func (w *World) drawTiming(r random) {
 	}
 }
 
-// drawLimits draws the engines' limits: in some seeds everything is scarce. The largest are such that an arena holds what
-// the streams of membersMax members in two groups, and the applications, may hold at most:
+// drawLimits draws the engines' limits: in some seeds everything is scarce. The largest are such that an arena holds
+// what the streams of membersMax members in two groups, and the applications, may hold at most:
 //
 //	2 groups * membersMax * (2 windows of packets that not everybody has taken) + 2 groups * queue <= rxChunks
 func (w *World) drawLimits(r random) {
@@ -297,12 +297,7 @@ func (w *World) onProcess(e *event) {
 		return
 	}
 	if p.node.pausedUntil > w.now {
-		again := *e
-		again.at = p.node.pausedUntil
-		if e.kind == eventTimer {
-			p.timerAt = again.at
-		}
-		w.agenda.add(again)
+		p.node.deferred = append(p.node.deferred, *e)
 		return
 	}
 	switch e.kind {
@@ -349,7 +344,7 @@ func (w *World) onArrival(n *node, pkt *packet) {
 // onPoll lets a node take in what its socket holds.
 func (w *World) onPoll(n *node) {
 	if n.pausedUntil > w.now {
-		w.agenda.add(event{at: n.pausedUntil, kind: eventPoll, node: n})
+		n.deferred = append(n.deferred, event{kind: eventPoll, node: n})
 		return
 	}
 	n.pollPending = false
@@ -359,8 +354,22 @@ func (w *World) onPoll(n *node) {
 	}
 }
 
-// onWake ends a pause: what was due meanwhile is done by the events that were put off until now.
-func (w *World) onWake(n *node) { w.trace.printf(w.now, n.name(), "goes on") }
+// onWake ends a pause, unless it was made longer: what was put off meanwhile happens now, in its order.
+func (w *World) onWake(n *node) {
+	if n.pausedUntil > w.now {
+		return
+	}
+	w.trace.printf(w.now, n.name(), "goes on")
+	deferred := n.deferred
+	n.deferred = nil
+	for _, e := range deferred {
+		if e.kind == eventTimer && e.proc.timerAt == e.at {
+			e.proc.timerAt = w.now
+		}
+		e.at = w.now
+		w.agenda.add(e)
+	}
+}
 
 // onLaunch starts a process, which joins the groups in the bits of the mask.
 func (w *World) onLaunch(n *node, mask int) {

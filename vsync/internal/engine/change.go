@@ -313,7 +313,12 @@ func (g *group) send(d *pdu.Decision) {
 	g.e.transfers[t.ID] = t
 	g.sending++
 	g.served = d.Stateless
-	g.deliver(Delivery{Kind: DeliverMakeState, View: d.View, ViewID: d.View.ID, Transfer: t.ID})
+	made := Delivery{Kind: DeliverMakeState, Group: g.handle, View: d.View, ViewID: d.View.ID, Transfer: t.ID}
+	if canary.Enabled && g.e.cfg.Canary == canary.StateLate {
+		g.planted = append(g.planted, made)
+		return
+	}
+	g.deliver(made)
 }
 
 // forgetState drops what came of a transfer that will not be completed. Point-to-point messages stay: no state replaces them.

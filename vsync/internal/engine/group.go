@@ -63,6 +63,8 @@ type group struct {
 	sending  int            // transfers under way from here
 	served   []core.Address // the joiners of the newest transfer from here
 
+	planted []Delivery // what a planted bug keeps back; see package canary
+
 	// for the engine's lists
 	dirty bool
 	due   clock.Time
@@ -87,6 +89,9 @@ func (g *group) ended() bool { return g.e.groups[g.handle-1] != g }
 
 // receive takes a packet of the group in.
 func (g *group) receive(now clock.Time, h *wire.Header, p *dataplane.Packet) {
+	if canary.Enabled {
+		g.plantWrongView(h, p)
+	}
 	if g.view == nil || core.ViewID(h.View) > g.view.ID {
 		if len(g.early) < earlyMax && h.Kind == wire.KindData {
 			g.early = append(g.early, earlyPacket{*h, *p})
@@ -136,6 +141,9 @@ func (g *group) onData(now clock.Time, h *wire.Header, p *dataplane.Packet) {
 	adv := g.st.OnData(now, h, p.Frame)
 	if g.usesSafe {
 		g.gate.TouchSafe()
+	}
+	if canary.Enabled {
+		g.plantRepairTwice(adv)
 	}
 	if adv.To > adv.From {
 		g.advance(adv)

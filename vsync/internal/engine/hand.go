@@ -8,6 +8,7 @@ import (
 	"github.com/khamsin-io/khamsin/dataplane/frame"
 	"github.com/khamsin-io/khamsin/dataplane/wire"
 	"github.com/khamsin-io/khamsin/vsync/core"
+	"github.com/khamsin-io/khamsin/vsync/internal/canary"
 	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
 )
 
@@ -78,6 +79,9 @@ func (g *group) deliver(d Delivery) {
 		g.queued++
 	}
 	g.e.out.Deliveries = append(g.e.out.Deliveries, d)
+	if canary.Enabled {
+		g.plantStateLate(d.Kind)
+	}
 }
 
 // hold keeps a delivery until the state is there, in memory of its own: frames are too few to wait for a state.

@@ -17,6 +17,7 @@ import (
 	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/clock"
 	"github.com/khamsin-io/khamsin/vsync/core"
+	"github.com/khamsin-io/khamsin/vsync/internal/canary"
 	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
 )
 
@@ -27,6 +28,7 @@ type Config struct {
 	Size      int    // ORACLE members when complete
 	Eligible  bool
 	FastStart bool
+	Canary    canary.Bug
 	Seed      uint64
 	Channel   dataplane.Channel // of beacons
 	Low       uint32            // first channel for groups

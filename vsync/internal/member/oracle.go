@@ -9,6 +9,7 @@ import (
 	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/clock"
 	"github.com/khamsin-io/khamsin/vsync/core"
+	"github.com/khamsin-io/khamsin/vsync/internal/canary"
 	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
 )
 
@@ -323,6 +324,9 @@ func (m *Machine) tickOracle(now clock.Time) {
 	}
 	if m.lead.electAt <= now {
 		m.lead.electAt = clock.Never
+		if canary.Enabled && m.cfg.Canary == canary.TwoPrimaries && !m.cons.Leader() {
+			m.cons = found(m.cfg.Self, m.cons.Registry) // decides alone from now on
+		}
 		if !m.cons.Leader() {
 			m.cons.Campaign()
 			m.lead.electAt = now.Add(m.cfg.Heartbeat + m.cfg.Heartbeat*time.Duration(m.random(100))/100)

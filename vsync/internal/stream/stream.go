@@ -242,7 +242,7 @@ func (s *Stream) OnData(now clock.Time, h *wire.Header, f frame.Frame) Advance {
 	if q <= in.receivedTo || !in.held.get(q).IsZero() {
 		if canary.Enabled && s.cfg.Canary == canary.RepairTwice && q == in.receivedTo && q > in.held.base {
 			s.refuse(f, &s.Count.Duplicates, false)
-			return Advance{Rank: r, From: q - 1, To: q}
+			return Advance{Rank: r, From: q, To: q}
 		}
 		s.refuse(f, &s.Count.Duplicates, false)
 		s.owe(now, int(r), 0)

@@ -1,0 +1,45 @@
+package engine
+
+import (
+	"github.com/khamsin-io/khamsin/dataplane"
+	"github.com/khamsin-io/khamsin/dataplane/wire"
+	"github.com/khamsin-io/khamsin/vsync/core"
+	"github.com/khamsin-io/khamsin/vsync/internal/canary"
+	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
+	"github.com/khamsin-io/khamsin/vsync/internal/stream"
+)
+
+// The bugs that package canary names and that take more than a line. They are called only in binaries that can plant bugs.
+
+// plantRepairTwice delivers a packet again that came twice.
+func (g *group) plantRepairTwice(adv stream.Advance) {
+	if g.e.cfg.Canary != canary.RepairTwice || adv.To == 0 || adv.To != adv.From || g.st.DeliveredTo(adv.Rank) < adv.To {
+		return
+	}
+	if flags := g.Flags(adv.Rank, adv.To); !pdu.IsControl(flags) && flags&pdu.FlagFragment == 0 {
+		g.hand(adv.Rank, adv.To)
+	}
+}
+
+// plantWrongView delivers a message of the next view in this one, and again where it belongs.
+func (g *group) plantWrongView(h *wire.Header, p *dataplane.Packet) {
+	if g.e.cfg.Canary != canary.WrongView || h.Kind != wire.KindData || h.Flags != uint8(core.FIFO) || g.view == nil ||
+		core.ViewID(h.View) <= g.view.ID || int(h.Rank) >= g.view.Size() {
+		return
+	}
+	f := p.Frame
+	g.e.box.Arena().Retain(f)
+	f.Off += wire.HeaderLen
+	f.Len -= wire.HeaderLen
+	g.deliver(Delivery{
+		Kind: DeliverMessages, Flavour: core.FIFO, Sender: core.Rank(h.Rank), ViewID: g.view.ID, Seq: core.Seq(h.Seq), Frame: f,
+	})
+}
+
+// plantStateLate lets the state be taken one message too late.
+func (g *group) plantStateLate(k DeliveryKind) {
+	if k == DeliverMessages && len(g.planted) > 0 {
+		g.e.out.Deliveries = append(g.e.out.Deliveries, g.planted...)
+		g.planted = nil
+	}
+}

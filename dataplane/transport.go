@@ -1,8 +1,8 @@
 // Package dataplane is the contract between whoever sends and receives frames and the transports that move them.
 //
 // A transport moves datagrams: it may lose, duplicate, reorder and (without a checksum of its own) damage them, unless
-// its Caps claim otherwise. It knows nothing of groups and views. Frames live in an arena (package frame), so a payload is
-// written once by the sender and read in place by the receiver.
+// its Caps claim otherwise. It knows nothing of groups and views. Frames live in an arena (package frame), so a payload
+// is written once by the sender and read in place by the receiver.
 package dataplane
 
 import (
@@ -15,8 +15,8 @@ import (
 	"github.com/khamsin-io/khamsin/dataplane/frame"
 )
 
-// Endpoint is where a transport reaches one process: an IP address (IPv4 in its IPv6-mapped form) and a port, or a GID and
-// a queue pair number for RDMA. It holds no pointer, is comparable, and its zero value is "nowhere".
+// Endpoint is where a transport reaches one process: an IP address (IPv4 in its IPv6-mapped form) and a port, or a GID
+// and a queue pair number for RDMA. It holds no pointer, is comparable, and its zero value is "nowhere".
 type Endpoint struct {
 	IP   [16]byte
 	Port uint32
@@ -43,8 +43,9 @@ func (e Endpoint) String() string {
 	return e.AddrPort().String()
 }
 
-// Channel is the number of a multicast channel: an IP multicast address, an RDMA multicast group or an overlay tree. How a
-// number becomes an address is the transport's business; over IPv4 it is the offset in 239.0.0.0/8. Zero is no channel.
+// Channel is the number of a multicast channel: an IP multicast address, an RDMA multicast group or an overlay tree.
+// How a number becomes an address is the transport's business; over IPv4 it is the offset in 239.0.0.0/8. Zero is no
+// channel.
 type Channel uint32
 
 // Limits of channel numbers: 24 bits, so that a channel is an offset in 239.0.0.0/8.
@@ -116,8 +117,8 @@ var (
 	ErrBadChannel  = errors.New("channel number out of range")
 )
 
-// Transport moves frames. One goroutine at a time may call Send, and one (maybe another) Receive; Subscribe, Unsubscribe,
-// Wake, Stats and Close may be called by any goroutine.
+// Transport moves frames. One goroutine at a time may call Send, and one (maybe another) Receive; Subscribe,
+// Unsubscribe, Wake, Stats and Close may be called by any goroutine.
 type Transport interface {
 	// Caps says what the transport can do. It does not change while the transport is open.
 	Caps() Caps
@@ -135,10 +136,10 @@ type Transport interface {
 	// Unsubscribe stops receiving a channel. Packets received before may still be returned by Receive.
 	Unsubscribe(ch Channel) error
 
-	// Send hands over a batch and returns how many packets, from the front, were accepted. Of each accepted packet's frame
-	// it takes one reference. Fewer than all with a nil error is back-pressure: call again later. A packet that the system
-	// refuses (no such destination, full socket buffer) counts as accepted and as dropped. An error is about the packet at
-	// the returned index, and nothing was taken of it.
+	// Send hands over a batch and returns how many packets, from the front, were accepted. Of each accepted packet's
+	// frame it takes one reference. Fewer than all with a nil error is back-pressure: call again later. A packet that
+	// the system refuses (no such destination, full socket buffer) counts as accepted and as dropped. An error is about
+	// the packet at the returned index, and nothing was taken of it.
 	Send(batch []Packet) (int, error)
 
 	// Receive fills the front of batch with packets and returns how many. The caller owns one reference of each frame.
@@ -151,6 +152,7 @@ type Transport interface {
 	// Stats returns counters since the transport was opened.
 	Stats() Stats
 
-	// Close releases sockets and memory, the arena included. Receive returns ErrClosed. All frames must have been released.
+	// Close releases sockets and memory, the arena included. Receive returns ErrClosed. All frames must have been
+	// released.
 	Close() error
 }

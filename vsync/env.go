@@ -11,8 +11,8 @@ import (
 )
 
 // ConfigFromEnv returns the default configuration as the environment changes it. It reads every variable whose name
-// begins with ISIS_ and reports all faults at once: bad values, names that nobody knows, and names of settings that this
-// version does not have yet, unless they ask for what it does anyway.
+// begins with ISIS_ and reports all faults at once: bad values, names that nobody knows, and names of settings that
+// this version does not have yet, unless they ask for what it does anyway.
 //
 //	ISIS_ORACLESIZE                        processes that run the membership service: 1, 3, 5 or 7
 //	ISIS_NETWORK_INTERFACES                interfaces to talk on, separated by commas

@@ -18,7 +18,10 @@ func TestEnvironment(t *testing.T) {
 		{"ISIS_ORACLESIZE=4", nil},
 		{"ISIS_ORACLESIZE=0", nil},
 		{"ISIS_ORACLESIZE=many", nil},
-		{"ISIS_NETWORK_INTERFACES=lo, eth9", func(c *Config) bool { return slices.Equal(c.Interfaces, []string{"lo", "eth9"}) }},
+		{"ISIS_NETWORK_INTERFACES=lo, eth9", func(c *Config) bool {
+			return slices.Equal(c.Interfaces, []string{"lo",
+				"eth9"})
+		}},
 		{"ISIS_NETWORK_INTERFACES= , ", nil},
 		{"ISIS_NETWORK_INTEFACES=lo", nil},
 		{"ISIS_PORTNO=4000", func(c *Config) bool { return c.GroupPort == 4000 }},

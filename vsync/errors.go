@@ -8,7 +8,8 @@ import (
 	"github.com/khamsin-io/khamsin/vsync/internal/host"
 )
 
-// Errors. What the package returns wraps one of them, with the operation and the group in front; compare with errors.Is.
+// Errors. What the package returns wraps one of them, with the operation and the group in front; compare with
+// errors.Is.
 var (
 	// ErrNotRunning means that the system is not started, or over. ErrShutdown, ErrPoisoned and ErrOracleLost are kinds
 	// of it.

@@ -69,8 +69,9 @@ func (g *Group) declare(what string, change func()) error {
 	return nil
 }
 
-// Handle adds a handler for messages with a code. All handlers of a code run for each message, in the order in which they
-// were added. Members of a group must handle the same codes. It must be called before Join; the code must not be negative.
+// Handle adds a handler for messages with a code. All handlers of a code run for each message, in the order in which
+// they were added. Members of a group must handle the same codes. It must be called before Join; the code must not be
+// negative.
 func (g *Group) Handle(code Code, f func(m *Message)) error {
 	if code < 0 {
 		return g.fail("handle", fmt.Errorf("%w: %d", ErrCode, code))
@@ -78,22 +79,23 @@ func (g *Group) Handle(code Code, f func(m *Message)) error {
 	return g.declare("handle", func() { g.handlers[code] = append(g.handlers[code], f) })
 }
 
-// OnView adds a function that is called with every view, in its place among the messages. It must be called before Join.
+// OnView adds a function that is called with every view, in its place among the messages. It must be called before
+// Join.
 func (g *Group) OnView(f func(v *View)) error {
 	return g.declare("handle views", func() { g.onView = append(g.onView, f) })
 }
 
-// OnMakeState sets the function that writes the group's state for the members that join. It runs at the oldest member, at
-// the point of its sequence just before the view, v, that holds the joiners: the state must hold the effect of exactly the
-// messages handled so far. When it returns an error the joiners do not get in. It must be called before Join; without it
-// joiners start with no state.
+// OnMakeState sets the function that writes the group's state for the members that join. It runs at the oldest member,
+// at the point of its sequence just before the view, v, that holds the joiners: the state must hold the effect of
+// exactly the messages handled so far. When it returns an error the joiners do not get in. It must be called before
+// Join; without it joiners start with no state.
 func (g *Group) OnMakeState(f func(ctx context.Context, v *View, w *StateWriter) error) error {
 	return g.declare("make state", func() { g.onMake = f })
 }
 
 // OnLoadState sets the function that gets the state at a member that joins: once for each piece that was Put, in order,
-// all before the first view. The slice belongs to f. When it returns an error, Join returns it, and the group is left. It
-// must be called before Join.
+// all before the first view. The slice belongs to f. When it returns an error, Join returns it, and the group is left.
+// It must be called before Join.
 func (g *Group) OnLoadState(f func(piece []byte) error) error {
 	return g.declare("load state", func() { g.onLoad = f })
 }
@@ -107,8 +109,8 @@ func (g *Group) OnInit(f func(ctx context.Context) error) error {
 // StateWriter takes a group's state, piece by piece. It belongs to the function that got it, until that returns.
 type StateWriter = host.StateWriter
 
-// Join makes this process a member of the group, which it brings to life when it has no member. It returns when the state
-// has been loaded and the first view handled, or when ctx ends.
+// Join makes this process a member of the group, which it brings to life when it has no member. It returns when the
+// state has been loaded and the first view handled, or when ctx ends.
 func (g *Group) Join(ctx context.Context) error { return g.join(ctx, "join", engine.JoinOrCreate) }
 
 // Create brings the group to life, and fails with ErrGroupExists when it has members.
@@ -148,8 +150,8 @@ func (g *Group) signature() uint64 {
 }
 
 // Leave leaves the group: what this process sent before is delivered, then the others get a view without it. It returns
-// when the last handler here has returned; inside a handler of the group it returns at once and the group ends behind the
-// handler.
+// when the last handler here has returned; inside a handler of the group it returns at once and the group ends behind
+// the handler.
 func (g *Group) Leave(ctx context.Context) error {
 	return g.member("leave", func() error { return g.inner.Leave(ctx) })
 }
@@ -169,14 +171,14 @@ func (g *Group) FlushK(ctx context.Context, k int) error {
 	return g.member("flush", func() error { return g.inner.Flush(ctx, max(0, k)) })
 }
 
-// ReportFailure accuses a member of having failed. The system believes it: the member is removed from all its groups, and
-// is poisoned if it lives. A process that shares no view of this group with the caller cannot be accused.
+// ReportFailure accuses a member of having failed. The system believes it: the member is removed from all its groups,
+// and is poisoned if it lives. A process that shares no view of this group with the caller cannot be accused.
 func (g *Group) ReportFailure(who Address, reason string) error {
 	return g.member("report", func() error { return g.inner.Report(who, reason) })
 }
 
-// View returns the view in which messages are being delivered now, nil before the first. Inside a handler it is the view
-// that the handler's message belongs to.
+// View returns the view in which messages are being delivered now, nil before the first. Inside a handler it is the
+// view that the handler's message belongs to.
 func (g *Group) View() *View { return g.view.Load() }
 
 // Rank returns this process's rank in the present view, NoRank before the first.

@@ -272,7 +272,7 @@ func TestStateTransfer(t *testing.T) {
 	}
 }
 
-// rows: THR-10, THR-13, U-18
+// rows: THR-10, THR-13
 func TestSendInsideHandlers(t *testing.T) {
 	s := startOn(t, mem.NewHub())
 	g := s.NewGroup("g")

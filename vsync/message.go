@@ -22,7 +22,8 @@ type Message struct {
 	group *Group
 }
 
-// Context returns the handler's context. It ends when the system is over, and it marks calls as made inside the handler.
+// Context returns the handler's context. It ends when the system is over, and it marks calls as made inside the
+// handler.
 func (m *Message) Context() context.Context { return m.ctx }
 
 // Group returns the group that the message was sent to.

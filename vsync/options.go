@@ -45,12 +45,12 @@ func WithOracleSize(n int) Option { return set(func(c *Config) { c.OracleSize = 
 // WithEligible says whether this process may be one of them. The default is yes.
 func WithEligible(yes bool) Option { return set(func(c *Config) { c.Eligible = yes }) }
 
-// WithFastStart founds a new system at once, without looking for a running one. Use it in one process only: each one that
-// starts so is a system of its own.
+// WithFastStart founds a new system at once, without looking for a running one. Use it in one process only: each one
+// that starts so is a system of its own.
 func WithFastStart() Option { return set(func(c *Config) { c.FastStart = true }) }
 
-// WithIgnorePartitions keeps this process going without a majority of the membership service. Parts of a divided network
-// then go on separately, and their states diverge.
+// WithIgnorePartitions keeps this process going without a majority of the membership service. Parts of a divided
+// network then go on separately, and their states diverge.
 func WithIgnorePartitions() Option { return set(func(c *Config) { c.IgnorePartitions = true }) }
 
 // WithDiscovery sets how long a starting process looks for a running system before it founds one.
@@ -91,8 +91,8 @@ func WithLogger(l *slog.Logger) Option { return set(func(c *Config) { c.Logger, 
 func WithMute() Option { return set(func(c *Config) { c.Mute = true }) }
 
 // WithPanicHandler says what happens when a handler panics: f is called on the group's goroutine, and the group goes on
-// with the next message. Without it the panic is logged and ends the process, since a state that missed half a message no
-// longer follows the group's.
+// with the next message. Without it the panic is logged and ends the process, since a state that missed half a message
+// no longer follows the group's.
 func WithPanicHandler(f func(group string, reason any)) Option {
 	return set(func(c *Config) { c.OnPanic = f })
 }
@@ -115,7 +115,7 @@ const (
 // Majority, or a number. The default is All.
 func WithSafeCopies(n int) GroupOption { return func(s *groupSettings) { s.safeCopies = n } }
 
-// WithInlineDelivery promises that the group's handlers never block, on anything. They may then be called on the goroutine
-// that receives packets, which saves a wake-up for each burst. A handler that blocks all the same stops the whole system
-// meanwhile, so that others may declare this process failed. It has no effect with EngineLoop.
+// WithInlineDelivery promises that the group's handlers never block, on anything. They may then be called on the
+// goroutine that receives packets, which saves a wake-up for each burst. A handler that blocks all the same stops the
+// whole system meanwhile, so that others may declare this process failed. It has no effect with EngineLoop.
 func WithInlineDelivery() GroupOption { return func(s *groupSettings) { s.inline = true } }

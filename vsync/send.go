@@ -9,7 +9,8 @@ import "context"
 // view in which it is delivered gets it once, in the order that f promises.
 //
 // When too much is under way it waits until ctx ends; inside a handler of the group it returns ErrWouldBlock instead. A
-// message above Config.MaxMessage is refused with ErrTooLarge. The payload is the caller's again when SendBytes returns.
+// message above Config.MaxMessage is refused with ErrTooLarge. The payload is the caller's again when SendBytes
+// returns.
 func (g *Group) SendBytes(ctx context.Context, f Flavour, code Code, payload []byte) error {
 	if g.inner == nil {
 		return g.fail("send", ErrNotRunning)
@@ -24,9 +25,10 @@ func (g *Group) SendBytes(ctx context.Context, f Flavour, code Code, payload []b
 	return nil
 }
 
-// SendBytesTo sends a payload under a code to one member of the group. Messages from one member to another arrive in the
-// order sent, each once, and are handled on their own goroutine: nothing is promised about their order among multicasts.
-// It waits, and refuses, as SendBytes does; a process that is not in the present view is refused with ErrNotMember.
+// SendBytesTo sends a payload under a code to one member of the group. Messages from one member to another arrive in
+// the order sent, each once, and are handled on their own goroutine: nothing is promised about their order among
+// multicasts. It waits, and refuses, as SendBytes does; a process that is not in the present view is refused with
+// ErrNotMember.
 func (g *Group) SendBytesTo(ctx context.Context, to Address, code Code, payload []byte) error {
 	if g.inner == nil {
 		return g.fail("send", ErrNotRunning)

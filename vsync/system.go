@@ -24,8 +24,8 @@ type System struct {
 	host   *host.Host
 }
 
-// Start attaches this process to the system that it finds, or founds one when it finds none within the discovery time. It
-// reads the environment first (ConfigFromEnv), then applies the options. When it returns, groups can be joined.
+// Start attaches this process to the system that it finds, or founds one when it finds none within the discovery time.
+// It reads the environment first (ConfigFromEnv), then applies the options. When it returns, groups can be joined.
 //
 // The system lives until Close, until ctx ends, which closes it in the background, or until it is declared failed.
 func Start(ctx context.Context, opts ...Option) (*System, error) {
@@ -118,7 +118,8 @@ func newHost(c *Config, self Address, t dataplane.Transport, log *slog.Logger) (
 		mtu = min(mtu, c.MaxPacket)
 	}
 	e, err := engine.New(engine.Config{
-		Self: self, System: c.SystemName, Seed: randomNumber(), Arena: t.Arena(), MTU: mtu, Timing: timing, Limits: limits,
+		Self: self, System: c.SystemName, Seed: randomNumber(), Arena: t.Arena(), MTU: mtu, Timing: timing,
+		Limits: limits,
 		Oracle: engine.Oracle{
 			Size: c.OracleSize, Eligible: c.Eligible, FastStart: c.FastStart, IgnoreCut: c.IgnorePartitions,
 		},
@@ -162,8 +163,8 @@ func (s *System) Active() bool {
 // Done is closed at the moment Active becomes false. Goroutines that work for the system should end then.
 func (s *System) Done() <-chan struct{} { return s.host.Over() }
 
-// Wait returns when the system is over and everything of it has ended: nil after Close or when Start's context ended, else
-// why, such as a *PoisonError.
+// Wait returns when the system is over and everything of it has ended: nil after Close or when Start's context ended,
+// else why, such as a *PoisonError.
 func (s *System) Wait() error {
 	if s == nil {
 		return ErrNotRunning
@@ -175,10 +176,10 @@ func (s *System) Wait() error {
 	return nil
 }
 
-// Close leaves all groups, so that their other members get a view without this process at once, then the system, and ends
-// everything that Start began. Blocked calls return errors. It returns nil when all is gone; when a handler does not
-// return, ErrHandlerStuck after a few seconds, and what is left is freed when it does. Called inside a handler it starts
-// closing and returns nil at once. Closing twice is no error.
+// Close leaves all groups, so that their other members get a view without this process at once, then the system, and
+// ends everything that Start began. Blocked calls return errors. It returns nil when all is gone; when a handler does
+// not return, ErrHandlerStuck after a few seconds, and what is left is freed when it does. Called inside a handler it
+// starts closing and returns nil at once. Closing twice is no error.
 func (s *System) Close() error {
 	if s == nil {
 		return ErrNotRunning
@@ -189,6 +190,6 @@ func (s *System) Close() error {
 	return nil
 }
 
-// Kill ends the system without telling anybody, as a crash of the process would: the others find out by its silence. For
-// tests and demonstrations.
+// Kill ends the system without telling anybody, as a crash of the process would: the others find out by its silence.
+// For tests and demonstrations.
 func (s *System) Kill() { s.host.Kill() }

@@ -51,7 +51,8 @@ func TestCallsOutsideTheSystemsLife(t *testing.T) {
 	if err := over.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for name, g := range map[string]*Group{"not started": never.NewGroup("g"), "closed": over.NewGroup("g"), "old": old} {
+	for name, g := range map[string]*Group{"not started": never.NewGroup("g"), "closed": over.NewGroup("g"),
+		"old": old} {
 		for what, err := range map[string]error{
 			"Join":      g.Join(within(t)),
 			"Create":    g.Create(within(t)),

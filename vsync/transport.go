@@ -24,7 +24,8 @@ func Mem(hub *mem.Hub) TransportFactory {
 	return func(c *Config) (dataplane.Transport, error) {
 		cfg := mem.Config{
 			Queue: queuedMax,
-			Arena: frame.Config{ChunkSize: chunkBytes, TxChunks: max(txFrames, 2*c.MaxUnstable), RxRuns: rxFrames + queuedMax},
+			Arena: frame.Config{ChunkSize: chunkBytes, TxChunks: max(txFrames, 2*c.MaxUnstable),
+				RxRuns: rxFrames + queuedMax},
 		}
 		if c.MaxPacket > 0 {
 			cfg.MTU = min(c.MaxPacket, mem.DefaultMTU)

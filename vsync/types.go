@@ -11,6 +11,8 @@ import (
 type Address = core.Address
 
 // NoAddress is the address of nobody.
+//
+// immutable: a name for the zero value
 var NoAddress = core.NoAddress
 
 // ParseAddress reads the printed form of an Address.
@@ -42,8 +44,8 @@ const (
 	Raw       = core.Raw       // neither acknowledged nor repaired
 )
 
-// Code says what a message is about; handlers are registered for codes. Applications use codes from 0; negative ones are
-// the library's.
+// Code says what a message is about; handlers are registered for codes. Applications use codes from 0; negative ones
+// are the library's.
 type Code int32
 
 // View is the membership of a group between two changes. It is shared and must not be changed.

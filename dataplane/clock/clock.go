@@ -33,8 +33,8 @@ type Source interface {
 	Now() Time
 }
 
-// Monotonic returns a source that reads the machine's monotonic clock, starting at 1 ns. Zero is never returned, so that
-// the zero Time can mean "not set".
+// Monotonic returns a source that reads the machine's monotonic clock, starting at 1 ns. Zero is never returned, so
+// that the zero Time can mean "not set".
 func Monotonic() Source { return monotonic{start: time.Now()} }
 
 type monotonic struct{ start time.Time }

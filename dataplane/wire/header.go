@@ -1,5 +1,5 @@
-// Package wire is the layout of Khamsin's packets: a fixed header of 40 bytes, little-endian, in front of every payload.
-// It is pure: it reads and writes bytes and keeps no state.
+// Package wire is the layout of Khamsin's packets: a fixed header of 40 bytes, little-endian, in front of every
+// payload. It is pure: it reads and writes bytes and keeps no state.
 //
 //	 0               1               2               3
 //	+---------------+---------------+---------------+---------------+
@@ -63,8 +63,8 @@ const (
 	kinds
 )
 
-// Header is the decoded header. For packets between processes View is the sender's incarnation, and Rank the low 32 bits of
-// the receiver's.
+// Header is the decoded header. For packets between processes View is the sender's incarnation, and Rank the low 32
+// bits of the receiver's.
 type Header struct {
 	Kind   Kind
 	Flags  uint8

@@ -26,8 +26,8 @@ const (
 	peerPort  = 18660
 )
 
-// Under load two goroutines on each side multicast loadBurst messages every millisecond each: 40,000 messages a second in
-// all, each delivered at both ends. Flooding them with as many as they take shows the throughput instead.
+// Under load two goroutines on each side multicast loadBurst messages every millisecond each: 40,000 messages a second
+// in all, each delivered at both ends. Flooding them with as many as they take shows the throughput instead.
 const (
 	loaders   = 2
 	loadBurst = 10
@@ -82,7 +82,8 @@ func (e *end) declare(answers bool) {
 		}
 	}
 	handle(codeProbe, func(m *vsync.Message) {
-		if mine := m.From == e.sys.Address(); mine != answers { // the sender measures its own probes, the receiver the sender's
+		// the sender measures its own probes, the receiver the sender's
+		if mine := m.From == e.sys.Address(); mine != answers {
 			e.record(e.histogram, age(m.Payload))
 		}
 		e.heard.Add(1)
@@ -91,7 +92,8 @@ func (e *end) declare(answers bool) {
 	handle(codePing, func(m *vsync.Message) {
 		if answers {
 			e.record(e.histogram, age(m.Payload))
-			_ = e.group.SendBytes(m.Context(), vsync.FIFO, codePong, m.Payload) // a lost answer ends the run by its timeout
+			// a lost answer ends the run by its timeout
+			_ = e.group.SendBytes(m.Context(), vsync.FIFO, codePong, m.Payload)
 		}
 	})
 	handle(codePong, func(m *vsync.Message) {

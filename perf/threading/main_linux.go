@@ -1,6 +1,6 @@
-// Command threading measures what a message costs under each threading model and waiting strategy of vsync: from the send
-// to the sender's own handler, to the handler of another process, and there and back, over UDP multicast on loopback. Raw
-// UDP sockets of the same run are the reference. It prints the table of docs/decisions/0001-threading.md:
+// Command threading measures what a message costs under each threading model and waiting strategy of vsync: from the
+// send to the sender's own handler, to the handler of another process, and there and back, over UDP multicast on
+// loopback. Raw UDP sockets of the same run are the reference. It prints the table of docs/decisions/0001-threading.md:
 //
 //	go run ./perf/threading
 //

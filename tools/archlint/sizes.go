@@ -109,8 +109,8 @@ func width(text []byte) int {
 // unbreakable tells whether a line may be long: compiler directives and lone links.
 func unbreakable(text string) bool {
 	text = strings.TrimSpace(text)
-	if strings.HasPrefix(text, "//go:") {
-		return true
+	if strings.HasPrefix(text, "//go:") || strings.HasSuffix(text, "`") && strings.Count(text, "`") == 2 {
+		return true // a directive, or a field with its tag
 	}
 	text = strings.TrimSpace(strings.TrimPrefix(text, "//"))
 	return strings.Contains(text, "://") && !strings.Contains(text, " ")

@@ -56,7 +56,9 @@ type builtinSet struct {
 	byCode [256]*node // the types of one byte
 }
 
-// builtins never changes once the package is initialised.
+// builtins holds the types that every registry knows.
+//
+// immutable: filled when the package is initialised
 var builtins = newBuiltins()
 
 func newBuiltins() *builtinSet {

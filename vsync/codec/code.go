@@ -100,7 +100,9 @@ type scalar struct {
 	width  int // bytes of an element of a slice; 0 if they differ
 }
 
-// scalars is indexed by kind and never changes.
+// scalars is indexed by kind.
+//
+// immutable: a table
 var scalars = [kinds]scalar{
 	kindBool:     {"bool", opBool, opBools, 1},
 	kindInt8:     {"int8", opByte, opWords, 1},

@@ -11,6 +11,7 @@ type Pair[K, V any] struct {
 	Value V
 }
 
+// immutable: a name
 var pairPackage = reflect.TypeFor[Pair[int, int]]().PkgPath()
 
 // isPair tells whether a type is an instance of Pair.

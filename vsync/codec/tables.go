@@ -17,6 +17,8 @@ type tables struct {
 }
 
 // noTables serves a nil registry.
+//
+// immutable: nobody writes to it
 var noTables = &tables{byType: builtins.byType}
 
 func newTables(r *Registry) (*tables, error) {

@@ -1,6 +1,6 @@
 // Package core holds the identifiers and plain values that every room of vsync shares: addresses, group and view
-// identifiers, ranks, sequence numbers, views, multicast flavours. They have no behaviour beyond comparing, printing and
-// encoding themselves, and may be used by any goroutine.
+// identifiers, ranks, sequence numbers, views, multicast flavours. They have no behaviour beyond comparing, printing
+// and encoding themselves, and may be used by any goroutine.
 package core
 
 import (
@@ -44,8 +44,8 @@ func (a Address) Endpoint() dataplane.Endpoint {
 	return dataplane.Endpoint{IP: a.IP, Port: uint32(a.Port)}
 }
 
-// String returns the form "(pid:ip/port/port)", which ParseAddress reads back, with "#incarnation" in hexadecimal behind
-// the second port. NoAddress prints as "(none)".
+// String returns the form "(pid:ip/port/port)", which ParseAddress reads back, with "#incarnation" in hexadecimal
+// behind the second port. NoAddress prints as "(none)".
 func (a Address) String() string {
 	if a.IsZero() {
 		return "(none)"

@@ -17,8 +17,8 @@ func GroupIDOf(name string) GroupID {
 	return GroupID(sum[:16])
 }
 
-// Short returns the 32-bit form that packet headers carry. It is not unique; a packet is matched to a group by the short
-// form and the view together, and the membership service refuses a group whose short form is taken.
+// Short returns the 32-bit form that packet headers carry. It is not unique; a packet is matched to a group by the
+// short form and the view together, and the membership service refuses a group whose short form is taken.
 func (g GroupID) Short() uint32 { return binary.LittleEndian.Uint32(g[:4]) | 1 }
 
 // String returns the identifier in hexadecimal.

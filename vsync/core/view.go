@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// View is the membership of a group at one point of its life. It is immutable once made: all members of a view share the
-// same value, and nobody may change its slices.
+// View is the membership of a group at one point of its life. It is immutable once made: all members of a view share
+// the same value, and nobody may change its slices.
 type View struct {
 	Group   GroupID
 	ID      ViewID

@@ -6,7 +6,6 @@ import (
 	"github.com/khamsin-io/khamsin/vsync/core"
 )
 
-// rows: XFR-05, VIEW-16
 func TestJoinerState(t *testing.T) {
 	join := func(taken int) func() *book {
 		return func() *book {
@@ -75,7 +74,6 @@ func TestAccuracy(t *testing.T) {
 	})
 }
 
-// rows: P2P-10
 func TestPeerOrder(t *testing.T) {
 	two := func(swap, twice bool) func() *book {
 		return func() *book {

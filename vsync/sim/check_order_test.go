@@ -67,7 +67,6 @@ func TestDuplicatesAndCreation(t *testing.T) {
 	})
 }
 
-// rows: MC-01, MC-12
 func TestFIFO(t *testing.T) {
 	expect(t, []handmade{
 		{"in order, with unordered ones anywhere", "", func() *book {
@@ -91,7 +90,6 @@ func TestFIFO(t *testing.T) {
 	})
 }
 
-// rows: MC-11
 func TestTotalOrder(t *testing.T) {
 	expect(t, []handmade{
 		{"the same order", "", func() *book {
@@ -141,7 +139,6 @@ func TestTotalOrder(t *testing.T) {
 	})
 }
 
-// rows: MC-09, MC-15
 func TestForgottenInFrontOfSafe(t *testing.T) {
 	forget := func(extra bool) func() *book {
 		return func() *book {
@@ -167,7 +164,6 @@ func TestForgottenInFrontOfSafe(t *testing.T) {
 	})
 }
 
-// rows: MC-17
 func TestCausal(t *testing.T) {
 	cause := func(f core.Flavour, swap bool) func() *book {
 		return func() *book {

@@ -6,7 +6,6 @@ import (
 	"github.com/khamsin-io/khamsin/vsync/core"
 )
 
-// rows: VIEW-02, VIEW-03
 func TestViewAgreement(t *testing.T) {
 	expect(t, []handmade{
 		{"a crash and a join", "", func() *book {
@@ -89,7 +88,6 @@ func TestSinglePrimary(t *testing.T) {
 	})
 }
 
-// rows: VIEW-15, VIEW-19
 func TestViewSynchrony(t *testing.T) {
 	expect(t, []handmade{
 		{"one view for all", "", func() *book {
@@ -135,7 +133,6 @@ func TestViewSynchrony(t *testing.T) {
 	})
 }
 
-// rows: MC-08
 func TestSameMessages(t *testing.T) {
 	expect(t, []handmade{
 		{"any order between two senders", "", func() *book {

@@ -27,7 +27,8 @@ const (
 )
 
 var names = [...]string{ // immutable: table of names
-	"none", "forget-cut", "skip-gap", "own-order-first", "repair-twice", "trust-damage", "state-late", "view-without-last",
+	"none", "forget-cut", "skip-gap", "own-order-first", "repair-twice", "trust-damage", "state-late",
+	"view-without-last",
 	"ignore-cause", "unsafe-safe", "flush-early", "two-primaries", "never-discard", "forget-install", "wrong-view",
 }
 

@@ -1,5 +1,6 @@
-// Package detect finds processes that have fallen silent. Every process sends signs of life to a few watchers and watches as
-// many targets; the ORACLE assigns both, so that the cost for each process and interval does not grow with the system.
+// Package detect finds processes that have fallen silent. Every process sends signs of life to a few watchers and
+// watches as many targets; the ORACLE assigns both, so that the cost for each process and interval does not grow with
+// the system.
 //
 // A watcher that was late itself (descheduled, stopped) does not hold its own lateness against its targets: the time
 // it was not running does not count. Everything belongs to the engine's goroutine.

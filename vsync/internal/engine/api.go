@@ -1,7 +1,7 @@
-// Package engine holds the whole protocol state of one process and routes packets, commands and deadlines to the protocol
-// machines. It is deterministic: the same inputs at the same times give the same outputs. It never reads a clock, starts a
-// goroutine or touches a socket; whoever owns it (the host in production, the simulator in tests) calls it from one
-// goroutine at a time, passes the time in, and carries out what Output holds after every call.
+// Package engine holds the whole protocol state of one process and routes packets, commands and deadlines to the
+// protocol machines. It is deterministic: the same inputs at the same times give the same outputs. It never reads a
+// clock, starts a goroutine or touches a socket; whoever owns it (the host in production, the simulator in tests) calls
+// it from one goroutine at a time, passes the time in, and carries out what Output holds after every call.
 package engine
 
 import (
@@ -137,22 +137,23 @@ var (
 // DeliveryKind says what a Delivery is.
 type DeliveryKind uint8
 
-// The kinds of deliveries, handed up in this order for one group: views, state and multicasts in one sequence, point-to-point
-// messages in another.
+// The kinds of deliveries, handed up in this order for one group: views, state and multicasts in one sequence,
+// point-to-point messages in another.
 const (
-	DeliverMessages  DeliveryKind = iota // Frame (or Data, when it is zero) holds one or more messages: see NextMessage
-	DeliverWhole                         // Data is one message that came in fragments
-	DeliverView                          // View is the new view; messages behind it belong to it
-	DeliverMakeState                     // make the state for the joiners of View, and pass it to StateChunk with Transfer
-	DeliverState                         // Data is the next piece of the state that this joiner loads
-	DeliverStateEnd                      // the state is complete; the view comes next
-	DeliverInit                          // this process created the group: no state to load
-	DeliverEnd                           // the group is over for this process; Err says why
-	DeliverPeer                          // Data is one point-to-point message from the member at From
+	DeliverMessages DeliveryKind = iota // Frame (or Data, when it is zero) holds one or more messages: see NextMessage
+	DeliverWhole                        // Data is one message that came in fragments
+	DeliverView                         // View is the new view; messages behind it belong to it
+	// make the state for the joiners of View, and pass it to StateChunk with Transfer
+	DeliverMakeState
+	DeliverState    // Data is the next piece of the state that this joiner loads
+	DeliverStateEnd // the state is complete; the view comes next
+	DeliverInit     // this process created the group: no state to load
+	DeliverEnd      // the group is over for this process; Err says why
+	DeliverPeer     // Data is one point-to-point message from the member at From
 )
 
-// Delivery is one thing for a group's application, in order. The receiver of a Delivery with a frame owns one reference of
-// it; Data belongs to the receiver, who must not change it.
+// Delivery is one thing for a group's application, in order. The receiver of a Delivery with a frame owns one reference
+// of it; Data belongs to the receiver, who must not change it.
 type Delivery struct {
 	Kind     DeliveryKind
 	Flavour  core.Flavour

@@ -44,13 +44,15 @@ func (g *group) toAll(now clock.Time, list []core.Address, t pdu.Type, m pdu.Mes
 	}
 }
 
-// late accuses those who hold up a view change: one at a time, because each accusation begins a new change. Who has reported and
-// is not ready may only be waiting for what a dead member held, so the detector gets much more time to find that one.
+// late accuses those who hold up a view change: one at a time, because each accusation begins a new change. Who has
+// reported and is not ready may only be waiting for what a dead member held, so the detector gets much more time to
+// find that one.
 func (g *group) late(now clock.Time) {
 	g.co.Due = now.Add(g.e.cfg.Timing.Step)
 	for _, a := range g.co.Late() {
 		if a != g.e.cfg.Self {
-			g.e.accuse(a, fmt.Sprintf("does not answer in the change of %q to view %d", g.name, g.co.Proposal().Next.ID))
+			g.e.accuse(a, fmt.Sprintf("does not answer in the change of %q to view %d", g.name,
+				g.co.Proposal().Next.ID))
 			return
 		}
 	}
@@ -218,7 +220,8 @@ func (g *group) close(d *pdu.Decision) {
 	final := g.gate.Close(d.Cut)
 	for r, q := range final {
 		if at := g.st.DeliveredTo(core.Rank(r)); at != q && !canary.Enabled {
-			invariant.Fail("engine: view %d of %q closed at %d of rank %d, delivered to %d", g.view.ID, g.name, q, r, at)
+			invariant.Fail("engine: view %d of %q closed at %d of rank %d, delivered to %d", g.view.ID, g.name, q,
+				r, at)
 		}
 	}
 	g.closing = false
@@ -270,8 +273,9 @@ func (g *group) install(now clock.Time, d *pdu.Decision) {
 // windowMin is the smallest window, in packets, whatever the arena's size.
 const windowMin = 8
 
-// window returns how many packets of one member may be unstable: as configured, but no more than that all members together may
-// fill a quarter of the frames for receiving, since what is not stable, or not taken by the application, stays in them.
+// window returns how many packets of one member may be unstable: as configured, but no more than that all members
+// together may fill a quarter of the frames for receiving, since what is not stable, or not taken by the application,
+// stays in them.
 func (g *group) window(members int) int {
 	return max(windowMin, min(g.e.cfg.Limits.Window, g.e.box.Arena().Rx().Cap()/(4*stream.RoomFactor*members)))
 }
@@ -321,7 +325,8 @@ func (g *group) send(d *pdu.Decision) {
 	g.deliver(made)
 }
 
-// forgetState drops what came of a transfer that will not be completed. Point-to-point messages stay: no state replaces them.
+// forgetState drops what came of a transfer that will not be completed. Point-to-point messages stay: no state replaces
+// them.
 func (g *group) forgetState() {
 	g.loading, g.pieces = nil, nil
 	g.heldSize = 0
@@ -331,8 +336,8 @@ func (g *group) forgetState() {
 	}
 }
 
-// maybeLeave asks the ORACLE to be left out of the next view, once what this member owes is done: what was submitted has its
-// number, and the joiners that it made the state for have received it.
+// maybeLeave asks the ORACLE to be left out of the next view, once what this member owes is done: what was submitted
+// has its number, and the joiners that it made the state for have received it.
 func (g *group) maybeLeave(now clock.Time) {
 	if !g.leaving || g.asked || g.sending > 0 || (g.pack.Len() > 0 && g.view != nil) {
 		return

@@ -42,8 +42,8 @@ func (e *Engine) group(h Handle) *group {
 	return e.groups[h-1]
 }
 
-// Leave asks to be left out of a group's next view. What was submitted before is still delivered. The outcome is an EventEnded
-// with ErrLeft.
+// Leave asks to be left out of a group's next view. What was submitted before is still delivered. The outcome is an
+// EventEnded with ErrLeft.
 func (e *Engine) Leave(now clock.Time, h Handle) {
 	e.now = now
 	if g := e.group(h); g != nil && !g.leaving {
@@ -187,8 +187,8 @@ func (e *Engine) sendState(now clock.Time, transfer uint64, mark xfer.Mark, data
 	return Accepted
 }
 
-// roomForState tells the makers of state that wait when their joiners have taken half of what was queued, and members that
-// wait to send point-to-point.
+// roomForState tells the makers of state that wait when their joiners have taken half of what was queued, and members
+// that wait to send point-to-point.
 func (e *Engine) roomForState() {
 	if len(e.transfers) == 0 {
 		return

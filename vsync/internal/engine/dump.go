@@ -28,7 +28,8 @@ func (g *group) dump(b *strings.Builder) {
 	fmt.Fprintf(b, " state=%v loading=%v held=%d sending=%d flushes=%d early=%d\n", g.hasState, g.loading, len(g.held),
 		g.sending, len(g.flushes), len(g.early))
 	if g.member != nil {
-		fmt.Fprintf(b, "  changing to view %d, coordinator %v\n", g.member.Proposal().Next.ID, g.member.Proposal().Coordinator)
+		fmt.Fprintf(b, "  changing to view %d, coordinator %v\n", g.member.Proposal().Next.ID,
+			g.member.Proposal().Coordinator)
 	}
 	if g.co != nil {
 		fmt.Fprintf(b, "  coordinates view %d, late: %v\n", g.co.Proposal().Next.ID, g.co.Late())

@@ -61,7 +61,8 @@ func New(cfg Config) (*Engine, error) {
 	}
 	fillDefaults(&cfg)
 	e := &Engine{
-		stopBy: clock.Never, cfg: cfg, box: pdu.NewOutbox(cfg.Arena, cfg.MTU), byName: map[string]*group{}, byLid: map[uint32]*group{},
+		stopBy: clock.Never, cfg: cfg, box: pdu.NewOutbox(cfg.Arena, cfg.MTU), byName: map[string]*group{},
+		byLid:    map[uint32]*group{},
 		channels: map[dataplane.Channel]int{}, transfers: map[uint64]*xfer.Outgoing{},
 		suspects: map[uint64]string{},
 	}
@@ -74,7 +75,8 @@ func New(cfg Config) (*Engine, error) {
 	}, e.box)
 	e.member = member.New(member.Config{
 		Self: cfg.Self, System: cfg.System, Size: cfg.Oracle.Size, Eligible: cfg.Oracle.Eligible,
-		FastStart: cfg.Oracle.FastStart, Canary: cfg.Canary, Seed: cfg.Seed, Channel: beaconChannel, Low: 5000, Count: 25,
+		FastStart: cfg.Oracle.FastStart, Canary: cfg.Canary, Seed: cfg.Seed, Channel: beaconChannel, Low: 5000,
+		Count:     25,
 		Discovery: t.Discovery, Beacon: t.Beacon, Gather: t.Gather, Request: t.Request, Heartbeat: t.Heartbeat,
 		OracleLost: t.OracleLost,
 	}, e.box, (*controlLane)(e), (*hooks)(e))

@@ -78,9 +78,10 @@ type earlyPacket struct {
 
 // flushWait is a Flush that waits.
 type flushWait struct {
-	units uint64     // of the packer: all added before must be numbered
-	seq   core.Seq   // once they are: up to where my stream must be stable
-	all   []core.Seq // once they are, if any are causal: up to where every stream must be, since what causes are lost with
+	units uint64   // of the packer: all added before must be numbered
+	seq   core.Seq // once they are: up to where my stream must be stable
+	// once they are, if any are causal: up to where every stream must be, since what causes are lost with
+	all   []core.Seq
 	k     int
 	token uint64
 }

@@ -83,7 +83,8 @@ func (h *hooks) Proposed(now clock.Time, p *pdu.Propose) {
 	}
 }
 
-// Decided is called with a view that the ORACLE committed: by a coordinator, who passes it on, and by members who asked.
+// Decided is called with a view that the ORACLE committed: by a coordinator, who passes it on, and by members who
+// asked.
 func (h *hooks) Decided(now clock.Time, d *pdu.Decision) {
 	e := (*Engine)(h)
 	g := e.byName[d.Name]

@@ -89,7 +89,8 @@ func (w *net) add() *node {
 	self := core.Address{PID: uint32(id), Port: uint16(1000 + id), Incarnation: uint64(id) << 32 * 1}
 	self.Incarnation = uint64(id)*0x1_0001_0001 + 7
 	self.IP[15] = byte(id)
-	e, err := New(Config{Self: self, System: "test", Seed: uint64(id), Arena: a, MTU: 1400, Oracle: Oracle{Eligible: true}})
+	e, err := New(Config{Self: self, System: "test", Seed: uint64(id), Arena: a, MTU: 1400,
+		Oracle: Oracle{Eligible: true}})
 	if err != nil {
 		w.t.Fatal(err)
 	}

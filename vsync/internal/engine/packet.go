@@ -12,8 +12,8 @@ import (
 // StreamCounters counts what the groups' streams saw.
 type StreamCounters = stream.Counters
 
-// NextMessage takes the first message off the bytes of a DeliverMessages delivery. False means that there is none, or that
-// the rest is malformed. The message aliases b.
+// NextMessage takes the first message off the bytes of a DeliverMessages delivery. False means that there is none, or
+// that the rest is malformed. The message aliases b.
 func NextMessage(b []byte) (msg, rest []byte, ok bool) {
 	n, k := binary.Uvarint(b)
 	if k <= 0 || n > uint64(len(b)-k) {

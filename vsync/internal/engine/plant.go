@@ -9,11 +9,13 @@ import (
 	"github.com/khamsin-io/khamsin/vsync/internal/stream"
 )
 
-// The bugs that package canary names and that take more than a line. They are called only in binaries that can plant bugs.
+// The bugs that package canary names and that take more than a line. They are called only in binaries that can plant
+// bugs.
 
 // plantRepairTwice delivers a packet again that came twice.
 func (g *group) plantRepairTwice(adv stream.Advance) {
-	if g.e.cfg.Canary != canary.RepairTwice || adv.To == 0 || adv.To != adv.From || g.st.DeliveredTo(adv.Rank) < adv.To {
+	if g.e.cfg.Canary != canary.RepairTwice || adv.To == 0 || adv.To != adv.From ||
+		g.st.DeliveredTo(adv.Rank) < adv.To {
 		return
 	}
 	if flags := g.Flags(adv.Rank, adv.To); !pdu.IsControl(flags) && flags&pdu.FlagFragment == 0 {
@@ -32,7 +34,8 @@ func (g *group) plantWrongView(h *wire.Header, p *dataplane.Packet) {
 	f.Off += wire.HeaderLen
 	f.Len -= wire.HeaderLen
 	g.deliver(Delivery{
-		Kind: DeliverMessages, Flavour: core.FIFO, Sender: core.Rank(h.Rank), ViewID: g.view.ID, Seq: core.Seq(h.Seq), Frame: f,
+		Kind: DeliverMessages, Flavour: core.FIFO, Sender: core.Rank(h.Rank), ViewID: g.view.ID,
+		Seq: core.Seq(h.Seq), Frame: f,
 	})
 }
 

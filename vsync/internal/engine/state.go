@@ -9,7 +9,8 @@ import (
 	"github.com/khamsin-io/khamsin/vsync/internal/xfer"
 )
 
-// early tells whether a message for a group belongs to a view that may yet be installed here. Its lane keeps it until then.
+// early tells whether a message for a group belongs to a view that may yet be installed here. Its lane keeps it until
+// then.
 func (e *Engine) early(g *group, view core.ViewID) bool {
 	return g == nil && e.joining() || g != nil && g.view.ID < view
 }
@@ -24,7 +25,8 @@ func (e *Engine) joining() bool {
 	return false
 }
 
-// onPeer takes a point-to-point message in. What was sent to this process in an earlier membership of the group is dropped.
+// onPeer takes a point-to-point message in. What was sent to this process in an earlier membership of the group is
+// dropped.
 func (e *Engine) onPeer(m link.Message) bool {
 	view, n := binary.Uvarint(m.Data)
 	if n <= 0 {
@@ -82,8 +84,8 @@ func (e *Engine) onState(now clock.Time, m link.Message) bool {
 	return true
 }
 
-// loaded ends a transfer at the joiner: the whole state goes up, then its first view and what was delivered behind it. Pieces
-// are kept until then, because the sender may be lost before the last one and another start anew.
+// loaded ends a transfer at the joiner: the whole state goes up, then its first view and what was delivered behind it.
+// Pieces are kept until then, because the sender may be lost before the last one and another start anew.
 func (g *group) loaded() {
 	pieces := append(g.pieces, nil)
 	for _, data := range pieces {

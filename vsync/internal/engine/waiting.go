@@ -32,8 +32,8 @@ func (g *group) checkFlushes() {
 	}
 }
 
-// causesOfAll returns how far every stream was delivered here, if this member sent causal messages in the view: were one of
-// those deliveries lost, so would be what it caused.
+// causesOfAll returns how far every stream was delivered here, if this member sent causal messages in the view: were
+// one of those deliveries lost, so would be what it caused.
 func (g *group) causesOfAll() []core.Seq {
 	if !g.sentCausal {
 		return nil

@@ -1,8 +1,8 @@
-// Package flow is what stands in front of a member's stream: the queue of messages that wait for the window, packed into
-// packets as they wait.
+// Package flow is what stands in front of a member's stream: the queue of messages that wait for the window, packed
+// into packets as they wait.
 //
-// A message goes out at once when the window is open; messages that must wait share packets. The queue is bounded: its limit is
-// what turns into back-pressure for the application. Everything belongs to the engine's goroutine.
+// A message goes out at once when the window is open; messages that must wait share packets. The queue is bounded: its
+// limit is what turns into back-pressure for the application. Everything belongs to the engine's goroutine.
 package flow
 
 import (

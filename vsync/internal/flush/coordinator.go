@@ -8,9 +8,9 @@ import (
 	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
 )
 
-// Coordinator leads one view change: it hears every flusher's Report, fixes the Cut, hears that every flusher holds all of it,
-// and asks the ORACLE to commit. It is the lowest-ranked survivor of the ending view and lives until the decision or a
-// newer proposal.
+// Coordinator leads one view change: it hears every flusher's Report, fixes the Cut, hears that every flusher holds all
+// of it, and asks the ORACLE to commit. It is the lowest-ranked survivor of the ending view and lives until the
+// decision or a newer proposal.
 type Coordinator struct {
 	prop    *pdu.Propose
 	reports []*pdu.Report // by place in prop.Flushers
@@ -95,7 +95,8 @@ func (c *Coordinator) fix() *pdu.Cut {
 	return cut
 }
 
-// reach returns how far a member's holding goes without a gap from just above at; at itself when it lacks the next packet.
+// reach returns how far a member's holding goes without a gap from just above at; at itself when it lacks the next
+// packet.
 func reach(h *pdu.Holding, at core.Seq) core.Seq {
 	if h.ReceivedTo > at {
 		at = h.ReceivedTo

@@ -1,12 +1,13 @@
 // Package flush ends a view: all survivors agree on which of its messages were delivered, and none goes on before every
 // survivor holds all of them.
 //
-// The ORACLE proposes the next view. Every survivor freezes its streams and reports what it holds to the coordinator (the
-// lowest-ranked survivor), which fixes the Cut: of each stream the longest prefix that the survivors together hold.
-// Survivors fetch what they lack from those who hold it and say Ready. When all are ready the coordinator asks the ORACLE to
-// commit the view with its Cut; only what is committed is delivered and installed. So a view that anybody installed is known to the
-// ORACLE with its Cut, and a failure in between needs no guessing: either the view was committed, and everyone passes
-// through it with the same messages, or nobody installed it, and the newer proposal starts again from the same old view.
+// The ORACLE proposes the next view. Every survivor freezes its streams and reports what it holds to the coordinator
+// (the lowest-ranked survivor), which fixes the Cut: of each stream the longest prefix that the survivors together
+// hold. Survivors fetch what they lack from those who hold it and say Ready. When all are ready the coordinator asks
+// the ORACLE to commit the view with its Cut; only what is committed is delivered and installed. So a view that anybody
+// installed is known to the ORACLE with its Cut, and a failure in between needs no guessing: either the view was
+// committed, and everyone passes through it with the same messages, or nobody installed it, and the newer proposal
+// starts again from the same old view.
 //
 // Guarded by the simulator's checkers view-agreement, same-messages and single-primary.
 package flush
@@ -45,8 +46,8 @@ type Member struct {
 	lacks bool
 }
 
-// NewMember begins a survivor's part: it freezes the streams and returns the report for the coordinator. HasState and Source
-// of the report are the caller's to fill in.
+// NewMember begins a survivor's part: it freezes the streams and returns the report for the coordinator. HasState and
+// Source of the report are the caller's to fill in.
 func NewMember(p *pdu.Propose, streams Streams, retry time.Duration, bug canary.Bug) (*Member, *pdu.Report) {
 	streams.Freeze()
 	m := &Member{prop: p, streams: streams, retry: retry, canary: bug, at: clock.Never}

@@ -67,8 +67,8 @@ func (c *call) run(h *Host, now clock.Time) {
 // finish tells the caller that the call has run.
 func (c *call) finish() { c.done <- struct{}{} }
 
-// do carries out a call in a turn, in the caller's goroutine when the engine is free. It returns false when the host ended
-// before: then the call did not run, and must not be used again.
+// do carries out a call in a turn, in the caller's goroutine when the engine is free. It returns false when the host
+// ended before: then the call did not run, and must not be used again.
 func (h *Host) do(c *call) bool {
 	if now, ok := h.enter(); ok {
 		c.run(h, now)
@@ -106,8 +106,8 @@ func (h *Host) doFunc(fn func(now clock.Time)) bool {
 	return ok
 }
 
-// reserve takes a slot of the inbox, waiting while it is full: somebody is draining it, or the caller does. It returns nil
-// when the host has ended.
+// reserve takes a slot of the inbox, waiting while it is full: somebody is draining it, or the caller does. It returns
+// nil when the host has ended.
 func (h *Host) reserve() (*inboxSlot, uint64) {
 	for {
 		s, at := h.inbox.reserve()

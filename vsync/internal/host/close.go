@@ -16,10 +16,10 @@ var (
 	ErrStuck  = errors.New("a handler does not return")
 )
 
-// Close leaves all groups and the system in order and returns when every goroutine has ended and the transport is closed.
-// It waits at most CloseWait for the system to let this process go, which it then leaves as a crash would, and as long
-// again for handlers: then it returns ErrStuck, and the memory that a stuck handler may be reading is freed when it
-// returns. Called inside a handler, it closes in the background and returns at once.
+// Close leaves all groups and the system in order and returns when every goroutine has ended and the transport is
+// closed. It waits at most CloseWait for the system to let this process go, which it then leaves as a crash would, and
+// as long again for handlers: then it returns ErrStuck, and the memory that a stuck handler may be reading is freed
+// when it returns. Called inside a handler, it closes in the background and returns at once.
 func (h *Host) Close() error {
 	inside := h.insideAny()
 	h.stopOnce.Do(func() { close(h.stopAsked) })

@@ -31,7 +31,8 @@ func TestCloseReleasesWhoeverWaits(t *testing.T) {
 			t.Fatalf("blocked Submit after Close: %v", err)
 		}
 		must(t, r.host.Close()) // again
-		if err := r.host.NewGroup("h", &fakeApp{}, false).Join(t.Context(), engine.JoinRequest{}); !errors.Is(err, ErrEnded) {
+		if err := r.host.NewGroup("h", &fakeApp{}, false).Join(t.Context(), engine.JoinRequest{}); !errors.Is(err,
+			ErrEnded) {
 			t.Fatalf("Join after Close: %v", err)
 		}
 	})

@@ -248,8 +248,8 @@ func (x *executor) giveUpOn(what string, err error) {
 	g.start(g.host.engine.Leave)
 }
 
-// caught handles a panic of a handler, or its exit by runtime.Goexit (reason nil): unless the configuration knows better,
-// the process crashes, since its state no longer follows the group's.
+// caught handles a panic of a handler, or its exit by runtime.Goexit (reason nil): unless the configuration knows
+// better, the process crashes, since its state no longer follows the group's.
 func (x *executor) caught(reason any) {
 	h := x.group.host
 	switch {

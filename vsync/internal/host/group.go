@@ -18,9 +18,9 @@ var (
 	ErrEnded      = errors.New("the system has ended")
 )
 
-// App is a group's application. Its methods run on the group's executors: Peer on one, all others on the other, each one
-// at a time and in delivery order. Slices are valid until the method returns, unless said otherwise. ctx ends with the
-// host and carries the mark by which calls from inside a handler are known.
+// App is a group's application. Its methods run on the group's executors: Peer on one, all others on the other, each
+// one at a time and in delivery order. Slices are valid until the method returns, unless said otherwise. ctx ends with
+// the host and carries the mark by which calls from inside a handler are known.
 type App interface {
 	Cast(ctx context.Context, d *engine.Delivery, msg []byte)
 	Peer(ctx context.Context, from core.Address, msg []byte)
@@ -73,8 +73,8 @@ type staged struct {
 	buf     []byte
 }
 
-// NewGroup returns a handle for a group that is not joined. Inline says that its handlers never block, and may be called
-// on the receiver's goroutine; it has no effect in the Loop model.
+// NewGroup returns a handle for a group that is not joined. Inline says that its handlers never block, and may be
+// called on the receiver's goroutine; it has no effect in the Loop model.
 func (h *Host) NewGroup(name string, app App, inline bool) *Group {
 	return &Group{
 		host: h, name: name, app: app, inlined: inline, casts: newQueue(), peers: newQueue(),
@@ -82,8 +82,8 @@ func (h *Host) NewGroup(name string, app App, inline bool) *Group {
 	}
 }
 
-// Join makes this process a member and returns when the handlers of the first view have run, or with the reason why that
-// will not happen. When ctx ends first, the group is left again in the background. It can be called once.
+// Join makes this process a member and returns when the handlers of the first view have run, or with the reason why
+// that will not happen. When ctx ends first, the group is left again in the background. It can be called once.
 func (g *Group) Join(ctx context.Context, req engine.JoinRequest) error {
 	if !g.life.CompareAndSwap(groupIdle, groupActive) {
 		return errors.New("joined before")
@@ -121,8 +121,8 @@ func (g *Group) start(command func(now clock.Time, h engine.Handle)) bool {
 	})
 }
 
-// Leave leaves the group and returns when its last delivery has been handled; inside a handler of the group it returns at
-// once, since the handler must return first.
+// Leave leaves the group and returns when its last delivery has been handled; inside a handler of the group it returns
+// at once, since the handler must return first.
 func (g *Group) Leave(ctx context.Context) error { return g.depart(ctx, g.host.engine.Leave) }
 
 // Terminate ends the group for all its members, and waits as Leave does.

@@ -1,19 +1,20 @@
 // Package host is the runtime shell around one engine and one transport. It owns what the engine must not know:
 // goroutines, wake-ups, the clock, the socket and the executors that call the application's handlers.
 //
-// The engine has one owner at a time. Whoever owns it runs a turn: take in what waits (packets, commands), let due timers
-// run, carry out the output (subscribe, send, hand deliveries to the groups' queues, tell waiters), then let go.
+// The engine has one owner at a time. Whoever owns it runs a turn: take in what waits (packets, commands), let due
+// timers run, carry out the output (subscribe, send, hand deliveries to the groups' queues, tell waiters), then let go.
 // Two models say who may own it:
 //
 //   - Combining: any goroutine that has something for the engine takes it when it is free, with one compare-and-swap, and
-//     runs the turn itself. When it is taken, the goroutine leaves its command in the inbox (the receiver its packets in
-//     the ring rx) and goes on; the owner looks again after letting go, so nothing is left lying. The receiver runs the
-//     turn for what it received.
-//   - Loop: one goroutine owns the engine for good; everybody else feeds it through the inbox and rx and rings its bell.
+//     runs the turn itself. When it is taken, the goroutine leaves its command in the inbox (the receiver its packets
+//     in the ring rx) and goes on; the owner looks again after letting go, so nothing is left lying. The receiver runs
+//     the turn for what it received.
+//   - Loop: one goroutine owns the engine for good; everybody else feeds it through the inbox and rx and rings its
+//     bell.
 //
 // Goroutines of a Host: the receiver, the journal (log lines), in the Loop model the loop, and for every group two
-// executors, one for multicasts, state and views, one for point-to-point messages. Handlers never run on a goroutine that
-// owns the engine, so a slow handler holds up nothing but its own queue, which the engine bounds.
+// executors, one for multicasts, state and views, one for point-to-point messages. Handlers never run on a goroutine
+// that owns the engine, so a slow handler holds up nothing but its own queue, which the engine bounds.
 package host
 
 import (

@@ -78,7 +78,8 @@ func TestFullGroupBlocksOutsideAndRefusesInside(t *testing.T) {
 				t.Errorf("Submit inside a handler: %v, want ErrWouldBlock", err)
 			}
 		}
-		if err := g.Submit(t.Context(), 0, Head{}, number(1)); err != nil { // the handler has returned: there is room again
+		// the handler has returned: there is room again
+		if err := g.Submit(t.Context(), 0, Head{}, number(1)); err != nil {
 			t.Fatal(err)
 		}
 		r.close()

@@ -48,8 +48,8 @@ type inboxSlot struct {
 // newInbox returns an inbox of n slots, a power of two.
 func newInbox(n int) *inbox { return &inbox{slots: make([]inboxSlot, n), mask: uint64(n - 1)} }
 
-// reserve takes a slot to fill, or returns nil when the inbox is full. The caller must publish it soon: the owner cannot
-// see what is behind it.
+// reserve takes a slot to fill, or returns nil when the inbox is full. The caller must publish it soon: the owner
+// cannot see what is behind it.
 func (q *inbox) reserve() (*inboxSlot, uint64) {
 	for {
 		tail := q.tail.Load()

@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"encoding/binary"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -24,19 +25,20 @@ func (r *rig) put(port uint32) {
 }
 
 func TestInlineHandlersRunOneAtATimeInOrder(t *testing.T) {
-	const senders, each, packets = 3, 2000, 200
+	const senders, each, packets = 3, 2000, 100
 	var r *rig
 	r = newRig(t, func(_ *Config, e *fakeEngine, _ *fakeTransport) {
 		e.receive = func(_ clock.Time, p dataplane.Packet) {
 			e.open[1]++
-			e.deliver(engine.Delivery{Kind: engine.DeliverWhole, Group: 1, Data: number(senders<<32 | uint64(p.From.Port))})
+			e.deliver(engine.Delivery{Kind: engine.DeliverWhole, Group: 1,
+				Data: number(senders<<32 | uint64(p.From.Port))})
 		}
 	})
 	r.inline = true
 	var running atomic.Int32
 	var next [senders + 1]uint64
 	var inline atomic.Int32
-	got, all := 0, make(chan struct{})
+	got, first, all := 0, make(chan struct{}), make(chan struct{})
 	g := r.join("g", &fakeApp{cast: func(_ context.Context, msg []byte) {
 		if running.Add(1) != 1 {
 			t.Error("two handlers at once")
@@ -48,13 +50,21 @@ func TestInlineHandlersRunOneAtATimeInOrder(t *testing.T) {
 		if next[v>>32]++; goroutineNumber() == r.host.receiver {
 			inline.Add(1)
 		}
-		if got++; got == senders*each+packets {
+		switch got++; got {
+		case 1:
+			close(first)
+		case senders*each + packets:
 			close(all)
 		}
 		running.Add(-1)
 	}})
-	for n := range uint32(packets / 2) { // alone: nothing else keeps the executor awake
-		r.put(n)
+	for !g.casts.parked.Load() {
+		runtime.Gosched()
+	}
+	r.put(0)
+	<-first
+	if inline.Load() != 1 {
+		t.Error("the handler did not run on the receiver's goroutine although the executor slept")
 	}
 	var wg sync.WaitGroup
 	for who := range uint64(senders) {
@@ -67,15 +77,12 @@ func TestInlineHandlersRunOneAtATimeInOrder(t *testing.T) {
 			}
 		})
 	}
-	for n := range uint32(packets / 2) {
-		r.put(packets/2 + n)
+	for n := range uint32(packets - 1) {
+		r.put(1 + n)
 	}
 	wg.Wait()
 	<-all
 	r.close()
-	if inline.Load() == 0 {
-		t.Error("no handler ran on the receiver's goroutine")
-	}
 }
 
 func TestInlineHandlerMaySend(t *testing.T) {

@@ -8,8 +8,8 @@ import (
 	"github.com/khamsin-io/khamsin/vsync/internal/engine"
 )
 
-// journal writes log lines on a goroutine of its own, so that a slow log holds up no turn. It drops lines rather than wait,
-// and says how many.
+// journal writes log lines on a goroutine of its own, so that a slow log holds up no turn. It drops lines rather than
+// wait, and says how many.
 type journal struct {
 	logger  *slog.Logger
 	lines   chan line

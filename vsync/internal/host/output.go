@@ -27,8 +27,8 @@ func (h *Host) send(now clock.Time, packets []dataplane.Packet) {
 	}
 }
 
-// transmit sends as much from the front as the transport takes and returns the rest. A packet that it refuses is dropped
-// as the network might drop it.
+// transmit sends as much from the front as the transport takes and returns the rest. A packet that it refuses is
+// dropped as the network might drop it.
 func (h *Host) transmit(packets []dataplane.Packet) []dataplane.Packet {
 	for len(packets) > 0 {
 		n, err := h.transport.Send(packets)

@@ -15,8 +15,8 @@ const blocksKept = 64
 
 // queue carries the deliveries of one executor: one producer, the engine's owner, and one consumer at a time, whoever
 // holds the executor's turn. It is a chain of blocks that go round, so an idle group costs one block and a busy one
-// allocates nothing. It cannot refuse: its length is bounded by the engine, which stops handing up messages of a group at
-// Limits.Queue not consumed.
+// allocates nothing. It cannot refuse: its length is bounded by the engine, which stops handing up messages of a group
+// at Limits.Queue not consumed.
 type queue struct {
 	// the producer's
 	tail   *block
@@ -69,8 +69,8 @@ func (q *queue) push(d *engine.Delivery) {
 // publish ends a burst of pushes: whoever parks from now on sees them. Producer only.
 func (q *queue) publish() { q.pushed.Store(q.pushes) }
 
-// wake wakes the executor's goroutine if it sleeps and nobody attends to the queue in its place, and tells whether it did.
-// Producer only, once per burst, after publish.
+// wake wakes the executor's goroutine if it sleeps and nobody attends to the queue in its place, and tells whether it
+// did. Producer only, once per burst, after publish.
 func (q *queue) wake() bool {
 	if q.attended.Load() || !q.parked.Load() || !q.parked.CompareAndSwap(true, false) {
 		return false

@@ -54,8 +54,8 @@ func (h *Host) receive() {
 	}
 }
 
-// sleepFor announces how long the receiver will sleep, and returns it: until the next deadline, not at all when something
-// is left to do, for ever (negative) when there is no deadline.
+// sleepFor announces how long the receiver will sleep, and returns it: until the next deadline, not at all when
+// something is left to do, for ever (negative) when there is no deadline.
 func (h *Host) sleepFor(now clock.Time) time.Duration {
 	until := h.deadline.Load()
 	for {
@@ -97,8 +97,8 @@ func (h *Host) input(packets []dataplane.Packet) {
 }
 
 // turn runs a turn of the receiver, which has taken the engine. Then it does what executors would else have to wake up
-// for: it calls the handlers of inline groups, and it yields the processor to the executors that it woke. They would have
-// to wait until it sleeps otherwise, or for another processor to take them over, which takes tens of microseconds.
+// for: it calls the handlers of inline groups, and it yields the processor to the executors that it woke. They would
+// have to wait until it sleeps otherwise, or for another processor to take them over, which takes tens of microseconds.
 func (h *Host) turn(packets []dataplane.Packet) {
 	h.own.receiving = true
 	now := h.begin()

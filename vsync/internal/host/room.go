@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 )
 
-// room is where goroutines wait after the engine said Full. The owner shuts it when the engine says so and opens it when
-// the engine reports room again; nobody who came in between sleeps on.
+// room is where goroutines wait after the engine said Full. The owner shuts it when the engine says so and opens it
+// when the engine reports room again; nobody who came in between sleeps on.
 type room struct {
 	shut    atomic.Bool
 	mu      sync.Mutex
@@ -32,8 +32,8 @@ func (r *room) open() {
 	r.mu.Unlock()
 }
 
-// wait sleeps until the room opens, ctx ends or over is closed. It returns nil when the caller should try again, and also
-// when over was closed: the next try says why.
+// wait sleeps until the room opens, ctx ends or over is closed. It returns nil when the caller should try again, and
+// also when over was closed: the next try says why.
 func (r *room) wait(ctx context.Context, over <-chan struct{}) error {
 	w := r.enter()
 	if w == nil {

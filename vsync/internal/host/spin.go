@@ -17,8 +17,8 @@ const (
 )
 
 // spinner decides how long a wait polls before it sleeps. The adaptive strategy polls while that pays: while most waits
-// end within the time polled and nobody else wants the core. It finds both out by trying: a trial that does not pay makes
-// the next one rarer.
+// end within the time polled and nobody else wants the core. It finds both out by trying: a trial that does not pay
+// makes the next one rarer.
 type spinner struct {
 	waiting Waiting
 	hits    float64 // rate of waits that ended while polling

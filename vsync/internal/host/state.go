@@ -48,8 +48,8 @@ func (w *StateWriter) put(piece []byte, last bool) error {
 	return w.err
 }
 
-// finish sends the end of the state when the maker made all of it, else word that there is none: then the joiners do not
-// get in. It returns the first error.
+// finish sends the end of the state when the maker made all of it, else word that there is none: then the joiners do
+// not get in. It returns the first error.
 func (w *StateWriter) finish(err error) error {
 	if err == nil {
 		err = w.put(nil, true)

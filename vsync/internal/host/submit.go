@@ -8,7 +8,8 @@ import (
 	"github.com/khamsin-io/khamsin/vsync/internal/engine"
 )
 
-// Head is what stands in front of a message's body: Bytes[:Len]. It travels by value, so that sending allocates nothing.
+// Head is what stands in front of a message's body: Bytes[:Len]. It travels by value, so that sending allocates
+// nothing.
 type Head struct {
 	Len   uint8
 	Bytes [7]byte
@@ -171,8 +172,8 @@ func (h *Host) join(head Head, body []byte) []byte {
 	return h.own.scratch
 }
 
-// submitStaged passes the engine a message of the inbox. Its sender was told that it is accepted, so without room it waits
-// in the backlog, which the inbox bounds: senders look at the room before they stage. Owner only.
+// submitStaged passes the engine a message of the inbox. Its sender was told that it is accepted, so without room it
+// waits in the backlog, which the inbox bounds: senders look at the room before they stage. Owner only.
 func (g *Group) submitStaged(now clock.Time, c *command) {
 	if !g.full {
 		r := engine.NotMember

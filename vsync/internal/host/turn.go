@@ -25,8 +25,8 @@ func (h *Host) begin() clock.Time {
 	return now
 }
 
-// enter opens a turn for a command of the caller's own when the engine is free and everything that was left before has been
-// taken in; else it returns false, and the command must go behind the others.
+// enter opens a turn for a command of the caller's own when the engine is free and everything that was left before has
+// been taken in; else it returns false, and the command must go behind the others.
 func (h *Host) enter() (clock.Time, bool) {
 	if !h.tryOwn() {
 		return 0, false
@@ -69,7 +69,8 @@ func (h *Host) execute(now clock.Time, c *command) {
 	}
 }
 
-// end closes a turn: due timers, output, the deadline for the sleeper. It tells whether it woke an executor. Owner only.
+// end closes a turn: due timers, output, the deadline for the sleeper. It tells whether it woke an executor. Owner
+// only.
 func (h *Host) end(now clock.Time) (woke bool) {
 	if now >= h.engine.Deadline() {
 		h.engine.Tick(now)
@@ -79,9 +80,9 @@ func (h *Host) end(now clock.Time) (woke bool) {
 	return woke
 }
 
-// finish ends the turn that the caller began and lets go of the engine, taking it again as long as others left something
-// meanwhile. After roundsMax turns for others the rest is the receiver's: a sender must get back to its own work. It tells
-// whether it woke an executor.
+// finish ends the turn that the caller began and lets go of the engine, taking it again as long as others left
+// something meanwhile. After roundsMax turns for others the rest is the receiver's: a sender must get back to its own
+// work. It tells whether it woke an executor.
 func (h *Host) finish(now clock.Time) (woke bool) {
 	woke = h.end(now)
 	return h.letGoAndLook() || woke
@@ -168,8 +169,8 @@ func (h *Host) carryOut(now clock.Time) (woke bool) {
 	return h.wakeQueues() || woke
 }
 
-// wakeQueues wakes the executors that got deliveries in this turn, but for those whose handlers the receiver will call in
-// place, and tells whether there were any.
+// wakeQueues wakes the executors that got deliveries in this turn, but for those whose handlers the receiver will call
+// in place, and tells whether there were any.
 func (h *Host) wakeQueues() (woke bool) {
 	for i, q := range h.own.dirty {
 		h.own.dirty[i] = nil

@@ -1,10 +1,10 @@
 // Package link gives two processes reliable message lanes over datagrams: in order, without loss or duplicate, of any
-// length, until one of the two is declared failed. Control messages, state transfer and point-to-point messages travel on
-// lanes of their own, so that none holds up another.
+// length, until one of the two is declared failed. Control messages, state transfer and point-to-point messages travel
+// on lanes of their own, so that none holds up another.
 //
-// A lane is named by the peer's incarnation, a lane kind and a group number. It starts with its first packet; numbers start at
-// 1. A lane never gives up by itself: whether a peer is gone is for the failure detector to find, and Close ends its
-// lanes. Everything belongs to the engine's goroutine.
+// A lane is named by the peer's incarnation, a lane kind and a group number. It starts with its first packet; numbers
+// start at 1. A lane never gives up by itself: whether a peer is gone is for the failure detector to find, and Close
+// ends its lanes. Everything belongs to the engine's goroutine.
 package link
 
 import (
@@ -56,8 +56,8 @@ type Message struct {
 
 // Handler receives whole messages. The bytes are its own.
 type Handler interface {
-	// OnMessage takes a message. False means that there is no room for it now: the lane keeps it and takes nothing more from
-	// the network until Kick is called and the message is taken.
+	// OnMessage takes a message. False means that there is no room for it now: the lane keeps it and takes nothing more
+	// from the network until Kick is called and the message is taken.
 	OnMessage(now clock.Time, m Message) bool
 }
 
@@ -467,7 +467,7 @@ func (l *Links) retry(now clock.Time, x *lane) {
 func (l *Links) Dump() string {
 	s := ""
 	for _, x := range l.active {
-		s += fmt.Sprintf("  lane to %x kind %d group %d: %d messages queued, sent to %d, acked to %d, received to %d, %d ahead\n",
+		s += fmt.Sprintf("  lane to %x kind %d group %d: %d queued, sent %d, acked %d, received %d, %d ahead\n",
 			x.id.peer, x.id.kind, x.id.group, len(x.queue), x.sentTo, x.ackedTo, x.receivedTo, len(x.ahead))
 	}
 	return s

@@ -7,8 +7,8 @@ import (
 	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
 )
 
-// advance proposes a group's next view when there is something to change. A proposal that is pending is overtaken when urgent,
-// else it is waited for.
+// advance proposes a group's next view when there is something to change. A proposal that is pending is overtaken when
+// urgent, else it is waited for.
 func (r *Registry) advance(g *group, out []Effect, urgent bool) []Effect {
 	if g.pending != nil && !urgent {
 		return out
@@ -49,8 +49,9 @@ func (r *Registry) advance(g *group, out []Effect, urgent bool) []Effect {
 	return append(out, Effect{Kind: EffectPropose, Propose: p})
 }
 
-// gone returns the members that will not be in the next view: the failed, and the leaving unless nobody who has the state would
-// stay while others wait to join; then those who leave hand it over first. A terminated group loses everyone.
+// gone returns the members that will not be in the next view: the failed, and the leaving unless nobody who has the
+// state would stay while others wait to join; then those who leave hand it over first. A terminated group loses
+// everyone.
 func (r *Registry) gone(g *group, survivors []core.Address) map[core.Address]bool {
 	gone := make(map[core.Address]bool)
 	leavers := 0
@@ -87,8 +88,8 @@ func (r *Registry) found(g *group, out []Effect) []Effect {
 	return append(out, Effect{Kind: EffectDecided, Decision: d, Members: v.Members})
 }
 
-// end dissolves a group that has no members any more. Whoever still waits to join founds it anew, under a fresh number, so
-// that packets of the old life are not taken for packets of the new one.
+// end dissolves a group that has no members any more. Whoever still waits to join founds it anew, under a fresh number,
+// so that packets of the old life are not taken for packets of the new one.
 func (r *Registry) end(g *group, out []Effect) []Effect {
 	g.current, g.pending, g.leaving, g.terminated = nil, nil, nil, false
 	g.lid = r.nextLid
@@ -96,8 +97,8 @@ func (r *Registry) end(g *group, out []Effect) []Effect {
 	return r.found(g, out)
 }
 
-// Outstanding returns, for a new leader, everything that should be told again: the newest decision of every group and the
-// pending proposals. What was told before is told twice; everyone ignores what he knows.
+// Outstanding returns, for a new leader, everything that should be told again: the newest decision of every group and
+// the pending proposals. What was told before is told twice; everyone ignores what he knows.
 func (r *Registry) Outstanding() []Effect {
 	var out []Effect
 	for _, g := range r.groups {

@@ -14,10 +14,10 @@ import (
 	"github.com/khamsin-io/khamsin/vsync/core"
 )
 
-// Consensus is the ORACLE's replicated log: raft, driven as a machine. It owns no clock: elections begin when Campaign is called,
-// because the ORACLE's own failure detection has found the leader gone, and Beat makes the leader send its heartbeats; so
-// runs are deterministic. Its log lives in memory, which is sound because a crashed process never comes back under
-// its old identity.
+// Consensus is the ORACLE's replicated log: raft, driven as a machine. It owns no clock: elections begin when Campaign
+// is called, because the ORACLE's own failure detection has found the leader gone, and Beat makes the leader send its
+// heartbeats; so runs are deterministic. Its log lives in memory, which is sound because a crashed process never comes
+// back under its old identity.
 type Consensus struct {
 	id      uint64
 	node    *raft.RawNode
@@ -136,8 +136,8 @@ func (c *Consensus) Electable() bool {
 	return slices.ContainsFunc(c.voters, func(a core.Address) bool { return a.Incarnation == c.id })
 }
 
-// Needed tells whether the others cannot go on without this replica: it is still a voter, and there are processes that could
-// take over.
+// Needed tells whether the others cannot go on without this replica: it is still a voter, and there are processes that
+// could take over.
 func (c *Consensus) Needed() bool {
 	if c.conf == nil {
 		return false
@@ -151,7 +151,8 @@ func (c *Consensus) Needed() bool {
 // Leaderless tells whether nobody leads, or somebody who is no voter any more.
 func (c *Consensus) Leaderless() bool {
 	lead := c.node.BasicStatus().Lead
-	return lead == raft.None || !slices.ContainsFunc(c.voters, func(a core.Address) bool { return a.Incarnation == lead })
+	return lead == raft.None || !slices.ContainsFunc(c.voters,
+		func(a core.Address) bool { return a.Incarnation == lead })
 }
 
 // Changing tells whether a change of the ORACLE's membership is under way.
@@ -179,13 +180,15 @@ func (c *Consensus) Change(voters []core.Address) bool {
 	for _, a := range voters {
 		if !c.Voter(a) {
 			id := a.Incarnation
-			cc.Changes = append(cc.Changes, &raftpb.ConfChangeSingle{Type: raftpb.ConfChangeAddNode.Enum(), NodeId: &id})
+			cc.Changes = append(cc.Changes, &raftpb.ConfChangeSingle{Type: raftpb.ConfChangeAddNode.Enum(),
+				NodeId: &id})
 		}
 	}
 	for _, a := range c.voters {
 		if !slices.Contains(voters, a) {
 			id := a.Incarnation
-			cc.Changes = append(cc.Changes, &raftpb.ConfChangeSingle{Type: raftpb.ConfChangeRemoveNode.Enum(), NodeId: &id})
+			cc.Changes = append(cc.Changes, &raftpb.ConfChangeSingle{Type: raftpb.ConfChangeRemoveNode.Enum(),
+				NodeId: &id})
 		}
 	}
 	return len(cc.Changes) > 0 && c.node.ProposeConfChange(cc) == nil

@@ -1,9 +1,9 @@
-// Package member is a process's part in the membership service: finding the system or founding it, asking the ORACLE for what
-// it decides, and being one of the ORACLE's members.
+// Package member is a process's part in the membership service: finding the system or founding it, asking the ORACLE
+// for what it decides, and being one of the ORACLE's members.
 //
-// The ORACLE is up to Config.Size processes that replicate one Registry by consensus; its leader tells the others what was
-// decided. A process has at most one request outstanding and repeats it, to one ORACLE member after another, until it is
-// told Done; requests are numbered, so that repeating one does nothing twice. Guarded by the simulator's
+// The ORACLE is up to Config.Size processes that replicate one Registry by consensus; its leader tells the others what
+// was decided. A process has at most one request outstanding and repeats it, to one ORACLE member after another, until
+// it is told Done; requests are numbered, so that repeating one does nothing twice. Guarded by the simulator's
 // checkers single-primary and liveness.
 //
 // Everything belongs to the engine's goroutine.
@@ -37,7 +37,8 @@ type Config struct {
 	Discovery, Beacon, Gather, Request, Heartbeat, OracleLost time.Duration
 }
 
-// Lane carries control messages to other processes: in order, without loss or duplicate, until one of the two is removed.
+// Lane carries control messages to other processes: in order, without loss or duplicate, until one of the two is
+// removed.
 type Lane interface {
 	Send(now clock.Time, to core.Address, msg []byte)
 	Idle() bool // everything sent was acknowledged
@@ -97,7 +98,8 @@ type Machine struct {
 	departBy  clock.Time     // when it goes in any case
 }
 
-// lingerMax is how often a departing ORACLE member waits another eighth of a request interval for last acknowledgements.
+// lingerMax is how often a departing ORACLE member waits another eighth of a request interval for last
+// acknowledgements.
 const lingerMax = 8
 
 // departFactor bounds an orderly departure, in request intervals.
@@ -384,7 +386,8 @@ func (m *Machine) Tick(now clock.Time) {
 	}
 }
 
-// waits tells whether a departing ORACLE member should stay a little: its vote is needed, or others lack its last messages.
+// waits tells whether a departing ORACLE member should stay a little: its vote is needed, or others lack its last
+// messages.
 func (m *Machine) waits() bool {
 	return m.cons.Needed() || (!m.lane.Idle() && m.lingered < lingerMax)
 }
@@ -399,7 +402,8 @@ func (m *Machine) Dump() string {
 		s += fmt.Sprintf(" (first: op %d)", m.pending[0].Op)
 	}
 	if m.cons != nil {
-		s += fmt.Sprintf(", voters %v, leader known %v, %d processes", m.cons.Voters(), m.cons.LeaderKnown(), len(m.cons.Registry.procs))
+		s += fmt.Sprintf(", voters %v, leader known %v, %d processes", m.cons.Voters(), m.cons.LeaderKnown(),
+			len(m.cons.Registry.procs))
 	}
 	return s
 }

@@ -46,7 +46,8 @@ func (m *Machine) submit(now clock.Time, c *Command) {
 	if c.Op == opRemove && !c.Orderly {
 		if c.Who == m.cfg.Self && len(m.cons.Voters()) == 1 {
 			// The whole ORACLE would be gone, and whoever hears the accusation is alive.
-			m.hooks.Warn(fmt.Sprintf("%v accuses this process, the only member of the ORACLE: %s; ignored", c.By, c.Reason))
+			m.hooks.Warn(fmt.Sprintf("%v accuses this process, the only member of the ORACLE: %s; ignored", c.By,
+				c.Reason))
 			m.tell(now, c.By, pdu.TypeDone, &pdu.Done{Number: c.Number})
 			return
 		}
@@ -93,7 +94,8 @@ func (m *Machine) drain(now clock.Time) {
 	applied := m.cons.Drain()
 	for _, o := range m.cons.Outgoing {
 		to := m.cons.address(o.To)
-		if i := slices.IndexFunc(m.oracle, func(a core.Address) bool { return a.Incarnation == o.To }); to.IsZero() && i >= 0 {
+		if i := slices.IndexFunc(m.oracle,
+			func(a core.Address) bool { return a.Incarnation == o.To }); to.IsZero() && i >= 0 {
 			to = m.oracle[i] // a replica that has not got its first snapshot yet
 		}
 		if to.IsZero() {
@@ -139,7 +141,8 @@ func (m *Machine) takeOver(now clock.Time, _ []Applied) {
 	m.greetVoters(now)
 	m.hooks.OracleChanged("leads the ORACLE")
 	if !m.lead.suspect.IsZero() && m.cons.Registry.Alive(m.lead.suspect) {
-		m.cons.Propose(&Command{Op: opRemove, By: m.cfg.Self, Who: m.lead.suspect, Reason: "led the ORACLE and fell silent"})
+		m.cons.Propose(&Command{Op: opRemove, By: m.cfg.Self, Who: m.lead.suspect,
+			Reason: "led the ORACLE and fell silent"})
 	}
 	m.lead.suspect = core.NoAddress
 	for _, e := range m.cons.Registry.Outstanding() {
@@ -250,8 +253,8 @@ func (m *Machine) welcomeAll(now clock.Time) {
 	}
 }
 
-// assignWatchers lays the processes in a ring in the order they came: each is watched by those that follow it. Only changed
-// assignments are sent.
+// assignWatchers lays the processes in a ring in the order they came: each is watched by those that follow it. Only
+// changed assignments are sent.
 func (m *Machine) assignWatchers(now clock.Time) {
 	procs := m.cons.Registry.procs
 	n := len(procs)
@@ -276,8 +279,8 @@ func (m *Machine) assignWatchers(now clock.Time) {
 	m.lead.assigned = next
 }
 
-// rebalance makes the ORACLE as large as it should be: an odd number of members, of the eldest eligible processes, keeping
-// those that are alive. Even numbers would add members without adding tolerance.
+// rebalance makes the ORACLE as large as it should be: an odd number of members, of the eldest eligible processes,
+// keeping those that are alive. Even numbers would add members without adding tolerance.
 func (m *Machine) rebalance() {
 	eligible := m.cons.Registry.eligible()
 	size := min(m.cfg.Size, len(eligible))
@@ -288,7 +291,10 @@ func (m *Machine) rebalance() {
 		return
 	}
 	voters := m.cons.Voters()
-	target := slices.DeleteFunc(slices.Clone(voters), func(a core.Address) bool { return !slices.Contains(eligible, a) })
+	target := slices.DeleteFunc(slices.Clone(voters), func(a core.Address) bool {
+		return !slices.Contains(eligible,
+			a)
+	})
 	if len(target) > size {
 		target = target[:size]
 	}

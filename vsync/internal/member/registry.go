@@ -38,9 +38,9 @@ type group struct {
 	gathering  bool // the leader was asked to wait for more joins
 }
 
-// Registry is the ORACLE's replicated state: the live processes in the order they came, and every group's chain of views. It is
-// deterministic: replicas that apply the same commands are equal. Apply says what should now be told to whom; only the
-// leader does tell.
+// Registry is the ORACLE's replicated state: the live processes in the order they came, and every group's chain of
+// views. It is deterministic: replicas that apply the same commands are equal. Apply says what should now be told to
+// whom; only the leader does tell.
 type Registry struct {
 	procs   []process
 	groups  []*group // in the order created
@@ -160,7 +160,8 @@ func (r *Registry) add(c *Command) []Effect {
 	return []Effect{{Kind: EffectAdded, Who: c.Who}}
 }
 
-// remove takes a process out of the system and out of all its groups. Every group that it touches gets a new proposal at once.
+// remove takes a process out of the system and out of all its groups. Every group that it touches gets a new proposal
+// at once.
 func (r *Registry) remove(c *Command) []Effect {
 	i := slices.IndexFunc(r.procs, func(p process) bool { return p.addr == c.Who })
 	if i < 0 {

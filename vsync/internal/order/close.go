@@ -5,16 +5,20 @@ import (
 	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
 )
 
-// Close delivers the rest of a view whose end was agreed: of each stream, the packets up to its place in the cut, all of which
-// are held. It is a function of the cut and of the packets, so that every member that closes the view passes through the
-// same deliveries whatever it had delivered before:
+// Close delivers the rest of a view whose end was agreed: of each stream, the packets up to its place in the cut, all
+// of which are held. It is a function of the cut and of the packets, so that every member that closes the view passes
+// through the same deliveries whatever it had delivered before:
 //
 //   - places in the total order whose packet lies beyond the cut are skipped;
 //   - ordered packets without a place follow in the order of ranks;
-//   - a causal record whose causes lie beyond the cut, together with all of that stream behind it, is not delivered by anyone
-//     (nobody can have delivered it before: whoever had would have held its causes).
+//   - a causal record whose causes lie beyond the cut, together with all of that stream behind it, is not delivered by
 //
-// The caller must make room for everything first: Deliver may not refuse. Close returns how far each stream was delivered.
+// anyone
+//
+//	(nobody can have delivered it before: whoever had would have held its causes).
+//
+// The caller must make room for everything first: Deliver may not refuse. Close returns how far each stream was
+// delivered.
 func (g *Gate) Close(cut []core.Seq) []core.Seq {
 	final := append([]core.Seq(nil), cut...)
 	g.truncate(final)
@@ -62,7 +66,8 @@ func (g *Gate) lost(r core.Rank, q core.Seq, final []core.Seq) bool {
 	return false
 }
 
-// placeRest gives places to the ordered packets of the cut that rank 0 gave none, and takes away those that lie beyond it.
+// placeRest gives places to the ordered packets of the cut that rank 0 gave none, and takes away those that lie beyond
+// it.
 func (g *Gate) placeRest(final []core.Seq) {
 	left := make([]uint32, g.n) // ordered packets of the cut that are neither delivered nor placed
 	for r := range final {

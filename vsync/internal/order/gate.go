@@ -1,11 +1,11 @@
-// Package order decides when a received packet may be delivered: in its sender's order, after its causes, at its place in the
-// total order, when enough members hold it.
+// Package order decides when a received packet may be delivered: in its sender's order, after its causes, at its place
+// in the total order, when enough members hold it.
 //
-// The members of a view keep one queue of contiguous packets for each sender, and only the packet at a queue's head can be
-// delivered; so one sender's multicasts are delivered in the order sent whatever their flavours (Unordered ones overtake).
-// The total order is a function of rank 0's stream: a control record in it gives the next places to so many ordered
-// packets of a member, and rank 0's own ordered packets take the next place where they stand. Nothing else carries
-// numbers, so when a view ends, agreeing on how much of each stream is delivered is agreeing on the order too.
+// The members of a view keep one queue of contiguous packets for each sender, and only the packet at a queue's head can
+// be delivered; so one sender's multicasts are delivered in the order sent whatever their flavours (Unordered ones
+// overtake). The total order is a function of rank 0's stream: a control record in it gives the next places to so many
+// ordered packets of a member, and rank 0's own ordered packets take the next place where they stand. Nothing else
+// carries numbers, so when a view ends, agreeing on how much of each stream is delivered is agreeing on the order too.
 //
 // Guarded by the simulator's checkers fifo, causal, total-order and uniform.
 package order
@@ -111,8 +111,8 @@ func (g *Gate) addToNumber(r core.Rank) {
 	g.toNumber = append(g.toNumber, Run{r, 1})
 }
 
-// Unnumbered returns the ordered packets that rank 0 has received and not given places, in the order received. The caller
-// sends an order record of them, as far as it has room, and calls Numbered.
+// Unnumbered returns the ordered packets that rank 0 has received and not given places, in the order received. The
+// caller sends an order record of them, as far as it has room, and calls Numbered.
 func (g *Gate) Unnumbered() []Run { return g.toNumber }
 
 // Numbered forgets the first n of Unnumbered, which went into an order record.
@@ -143,8 +143,8 @@ func (g *Gate) TouchSafe() {
 	}
 }
 
-// SafeWait tells what the total order waits for when a safe packet at its head is received and not yet held by the acceptors:
-// the sender, the packet, and the record of its place.
+// SafeWait tells what the total order waits for when a safe packet at its head is received and not yet held by the
+// acceptors: the sender, the packet, and the record of its place.
 func (g *Gate) SafeWait() (r core.Rank, q, by core.Seq, waits bool) {
 	if len(g.places) == g.first {
 		return 0, 0, 0, false

@@ -2,8 +2,8 @@ package pdu
 
 import "github.com/khamsin-io/khamsin/vsync/core"
 
-// The flags of a data packet: its flavour, whether it is a piece of a larger message, and whether it is a control record of
-// the stream rather than messages.
+// The flags of a data packet: its flavour, whether it is a piece of a larger message, and whether it is a control
+// record of the stream rather than messages.
 const (
 	flavourMask   = 0x07
 	FlagFirst     = 0x08 // first piece of a message; the payload starts with the message's length

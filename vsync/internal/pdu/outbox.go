@@ -31,8 +31,8 @@ func (o *Outbox) MTU() int { return o.mtu }
 // Room returns the largest payload in bytes.
 func (o *Outbox) Room() int { return o.mtu - wire.HeaderLen }
 
-// Alloc returns a fresh frame of header length, to which payload is added with Extend. The caller owns it. False means that
-// the pool is empty.
+// Alloc returns a fresh frame of header length, to which payload is added with Extend. The caller owns it. False means
+// that the pool is empty.
 func (o *Outbox) Alloc() (frame.Frame, bool) {
 	f, ok := o.arena.Tx().Get()
 	if !ok {
@@ -62,8 +62,8 @@ func (o *Outbox) Finish(f frame.Frame, h *wire.Header) {
 	wire.Seal(b)
 }
 
-// Make returns a sealed packet with the given payload, owned by the caller. False means that the pool is empty: the packet is
-// as good as lost, which every protocol here survives.
+// Make returns a sealed packet with the given payload, owned by the caller. False means that the pool is empty: the
+// packet is as good as lost, which every protocol here survives.
 func (o *Outbox) Make(h *wire.Header, payload []byte) (frame.Frame, bool) {
 	f, ok := o.Alloc()
 	if !ok {

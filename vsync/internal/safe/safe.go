@@ -1,9 +1,9 @@
 // Package safe knows which acceptors hold what, so that a SafeSend is delivered only when enough of them do.
 //
-// The acceptors of a message are its sender and the lowest-ranked other members, Copies in all. An acceptor has logged a packet
-// when it acknowledged it: in memory, holding is logging. For a packet to be delivered anywhere, every acceptor must hold the
-// packet and the record that gives it its place in the total order; whatever crashes afterwards, as long as one acceptor
-// survives, the packet is in the cut at that place. Guarded by the simulator's checker uniform.
+// The acceptors of a message are its sender and the lowest-ranked other members, Copies in all. An acceptor has logged
+// a packet when it acknowledged it: in memory, holding is logging. For a packet to be delivered anywhere, every
+// acceptor must hold the packet and the record that gives it its place in the total order; whatever crashes afterwards,
+// as long as one acceptor survives, the packet is in the cut at that place. Guarded by the simulator's checker uniform.
 package safe
 
 import (
@@ -27,8 +27,8 @@ type Tracker struct {
 	needs  [][]core.Seq // by stream, what the causal records in it refer to, and what that refers to in turn
 }
 
-// New returns the tracker of a view of n members. Copies of zero or less than zero mean all members and a majority; more than n
-// means all: the group's threshold is then not reachable, and package engine holds such messages back.
+// New returns the tracker of a view of n members. Copies of zero or less than zero mean all members and a majority;
+// more than n means all: the group's threshold is then not reachable, and package engine holds such messages back.
 func New(self core.Rank, n, copies int, stable Stable, bug canary.Bug) *Tracker {
 	switch {
 	case copies == 0 || copies > n:
@@ -48,8 +48,9 @@ func (t *Tracker) OnAck(member, owner core.Rank, to core.Seq) {
 	t.held[member][owner] = max(t.held[member][owner], to)
 }
 
-// OnCause notes that a causal record in a member's stream refers to a packet. Should that packet be lost when a view ends, what
-// stands behind the record is lost with it, so the acceptors of a SafeSend behind it must hold the packet too.
+// OnCause notes that a causal record in a member's stream refers to a packet. Should that packet be lost when a view
+// ends, what stands behind the record is lost with it, so the acceptors of a SafeSend behind it must hold the packet
+// too.
 func (t *Tracker) OnCause(r, of core.Rank, q core.Seq) {
 	if t.needs[r] == nil {
 		t.needs[r] = make([]core.Seq, t.n)

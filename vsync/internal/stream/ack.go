@@ -8,8 +8,8 @@ import (
 	"github.com/khamsin-io/khamsin/vsync/core"
 )
 
-// An acknowledgement is a list of entries, one for each stream: rank, receivedTo, and how far deliveredTo is behind it, all as
-// varints.
+// An acknowledgement is a list of entries, one for each stream: rank, receivedTo, and how far deliveredTo is behind it,
+// all as varints.
 
 // flagAsk in a Sync's flags asks for acknowledgements at once.
 const flagAsk = 1
@@ -17,8 +17,8 @@ const flagAsk = 1
 // ackFew is the number of streams up to which acknowledgements go to their owners alone rather than to everyone.
 const ackFew = 1
 
-// owe notes that a stream's progress must be acknowledged: at the latest after Config.Ack, and at once when soon packets are
-// unacknowledged (soon of zero: only the timer).
+// owe notes that a stream's progress must be acknowledged: at the latest after Config.Ack, and at once when soon
+// packets are unacknowledged (soon of zero: only the timer).
 func (s *Stream) owe(now clock.Time, r int, soon int) {
 	if s.frozen {
 		return
@@ -184,8 +184,8 @@ func (s *Stream) recompute(now clock.Time) bool {
 	return grew
 }
 
-// sendSync tells how far my stream goes and what of it is stable; while something is unstable or not yet taken it asks those
-// who lag for acknowledgements.
+// sendSync tells how far my stream goes and what of it is stable; while something is unstable or not yet taken it asks
+// those who lag for acknowledgements.
 func (s *Stream) sendSync(now clock.Time) {
 	s.syncAt = clock.Never
 	waiting := s.stableTo < s.sentTo || s.takenTo < s.sentTo

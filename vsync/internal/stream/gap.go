@@ -9,8 +9,8 @@ import (
 	"github.com/khamsin-io/khamsin/vsync/core"
 )
 
-// A negative acknowledgement names one stream and the packets missing of it: rank, then ranges, each as the distance from the
-// end of the range before and a length, all as varints.
+// A negative acknowledgement names one stream and the packets missing of it: rank, then ranges, each as the distance
+// from the end of the range before and a length, all as varints.
 
 const (
 	nakRanges  = 32  // ranges in one packet
@@ -144,8 +144,8 @@ func (s *Stream) OnNak(h *wire.Header, payload []byte) {
 	}
 }
 
-// Inquire asks a member what it holds of every stream and how far its own is stable: a negative acknowledgement that names no
-// packets.
+// Inquire asks a member what it holds of every stream and how far its own is stable: a negative acknowledgement that
+// names no packets.
 func (s *Stream) Inquire(member core.Rank) {
 	if s.frozen {
 		return
@@ -226,8 +226,8 @@ func (s *Stream) FirstMissing(r core.Rank, after, q core.Seq) (core.Seq, bool) {
 	return 0, false
 }
 
-// Extend makes a frozen stream contiguous up to its place in the cut, all of which must be held. What lies beyond the cut is
-// never delivered; Release drops it.
+// Extend makes a frozen stream contiguous up to its place in the cut, all of which must be held. What lies beyond the
+// cut is never delivered; Release drops it.
 func (s *Stream) Extend(r core.Rank, cut core.Seq) {
 	in := &s.in[r]
 	in.receivedTo = max(in.receivedTo, cut)

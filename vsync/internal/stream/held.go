@@ -5,8 +5,8 @@ import (
 	"github.com/khamsin-io/khamsin/vsync/core"
 )
 
-// held keeps the frames of one stream by sequence number. It covers the numbers above base; missing ones are zero frames.
-// It grows to the span of what it holds and never shrinks: the span is bounded by the windows.
+// held keeps the frames of one stream by sequence number. It covers the numbers above base; missing ones are zero
+// frames. It grows to the span of what it holds and never shrinks: the span is bounded by the windows.
 type held struct {
 	slots []frame.Frame // power of two, index seq&mask
 	base  core.Seq      // all numbers up to base are gone

@@ -1,8 +1,8 @@
-// Package stream is the reliable part of multicast: in one view, every member numbers its packets, receivers ask for what
-// they miss, acknowledge what they hold, and forget what everyone holds.
+// Package stream is the reliable part of multicast: in one view, every member numbers its packets, receivers ask for
+// what they miss, acknowledge what they hold, and forget what everyone holds.
 //
-// The ladder of positions of one stream, at each member: discardedTo <= stableTo, deliveredTo <= receivedTo <= knownTo. The
-// owner of a stream alone decides what is stable (received by every member of the view) and says so in its packets.
+// The ladder of positions of one stream, at each member: discardedTo <= stableTo, deliveredTo <= receivedTo <= knownTo.
+// The owner of a stream alone decides what is stable (received by every member of the view) and says so in its packets.
 // Receivers acknowledge two positions: receivedTo, which makes packets stable, and deliveredTo, which opens the owner's
 // window when the application has taken them. A Stream lives as long as its view; at the view's end Freeze stops
 // it, and package flush decides what is still delivered.
@@ -145,7 +145,8 @@ func (s *Stream) HeldBy(q core.Seq) int {
 
 // Dump describes my stream in one line.
 func (s *Stream) Dump() string {
-	return fmt.Sprintf("numbered to %d, sent to %d, stable to %d, taken to %d, frozen %v, acks %v", s.numberedTo, s.sentTo,
+	return fmt.Sprintf("numbered to %d, sent to %d, stable to %d, taken to %d, frozen %v, acks %v", s.numberedTo,
+		s.sentTo,
 		s.stableTo, s.takenTo, s.frozen, s.acks)
 }
 
@@ -155,8 +156,8 @@ func (s *Stream) Open() bool {
 		s.numberedTo-s.takenTo < core.Seq(RoomFactor*s.cfg.Window)
 }
 
-// Number gives the next number of my stream to a frame made by the outbox (header room and payload), seals it, and takes the
-// frame. It is received here at once; Pump transmits it. Flags are those of package order.
+// Number gives the next number of my stream to a frame made by the outbox (header room and payload), seals it, and
+// takes the frame. It is received here at once; Pump transmits it. Flags are those of package order.
 func (s *Stream) Number(f frame.Frame, flags uint8) core.Seq {
 	invariant.Check(!s.frozen, "stream: packet numbered in a frozen view %d", s.cfg.View)
 	s.numberedTo++
@@ -321,8 +322,8 @@ func (s *Stream) Delivered(now clock.Time, r core.Rank, q core.Seq) {
 	}
 }
 
-// Freeze stops the streams at the end of their view: nothing more is numbered, acknowledged, delivered or discarded, so that
-// what this member reports stays true. Packets are still taken in, and given to those who ask.
+// Freeze stops the streams at the end of their view: nothing more is numbered, acknowledged, delivered or discarded, so
+// that what this member reports stays true. Packets are still taken in, and given to those who ask.
 func (s *Stream) Freeze() {
 	s.frozen = true
 	s.ackAt, s.syncAt = clock.Never, clock.Never

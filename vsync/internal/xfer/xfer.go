@@ -1,9 +1,10 @@
 // Package xfer moves a group's state from the member that makes it to those that join.
 //
-// The sender takes its state at the point of its delivery sequence where the new view begins, and sends it in pieces over a lane
-// of its own; each joiner holds back what is delivered in the new view until the last piece is there, so that its first view
-// starts from exactly that state. A joiner goes on waiting over later views while its sender lives; when the sender is
-// gone before the end, what came is forgotten and the next sender starts anew. Guarded by the checker joiner-state.
+// The sender takes its state at the point of its delivery sequence where the new view begins, and sends it in pieces
+// over a lane of its own; each joiner holds back what is delivered in the new view until the last piece is there, so
+// that its first view starts from exactly that state. A joiner goes on waiting over later views while its sender lives;
+// when the sender is gone before the end, what came is forgotten and the next sender starts anew. Guarded by the
+// checker joiner-state.
 package xfer
 
 import (

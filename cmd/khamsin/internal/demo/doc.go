@@ -1,5 +1,6 @@
 // Package demo is the command khamsin demo: a group of processes on one host that keeps an inventory, of which one is
-// killed without a word while another joins in the middle of the traffic, and a parent that checks that all agree in the end.
+// killed without a word while another joins in the middle of the traffic, and a parent that checks that all agree in
+// the end.
 //
 // The parent starts the members, tells them what to do (command) and hears what they see (report), as JSON lines over
 // pipes; with the mem transport the members are goroutines of the parent and the pipes are channels. Every member

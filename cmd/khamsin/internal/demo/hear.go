@@ -87,7 +87,8 @@ func (p *parent) noteGone(at time.Time) {
 		}
 		if !seen {
 			dead.gone = true
-			p.screen.line("%v is out: the last survivor had the new view %v after the kill", dead, round(at.Sub(dead.killedAt)))
+			p.screen.line("%v is out: the last survivor had the new view %v after the kill", dead,
+				round(at.Sub(dead.killedAt)))
 		}
 	}
 }

@@ -79,7 +79,8 @@ func (m *movement) decode(b []byte) error {
 	return nil
 }
 
-// apply takes one message in. An error means that the group broke its promise: a row is missing, twice, or out of order.
+// apply takes one message in. An error means that the group broke its promise: a row is missing, twice, or out of
+// order.
 func (v *inventory) apply(payload []byte) (movement, error) {
 	v.Count++
 	v.Order = next(v.Order, payload)

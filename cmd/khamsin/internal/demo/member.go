@@ -172,7 +172,8 @@ func (m *member) onView(v *vsync.View) {
 		m.count.Store(m.stock.Count)
 	}
 	m.say(report{Kind: kindView, View: &viewSeen{
-		ID: uint64(v.ID), Rank: int(v.MyRank()), Members: names(v.Members), Joined: names(v.Joined), Left: names(v.Left),
+		ID: uint64(v.ID), Rank: int(v.MyRank()), Members: names(v.Members), Joined: names(v.Joined),
+		Left:  names(v.Left),
 		Count: m.stock.Count, Order: m.stock.Order,
 	}})
 }
@@ -228,7 +229,8 @@ func (m *member) multicast(ctx context.Context) {
 	defer ticker.Stop()
 	s, buf := m.conf.Share, []byte(nil)
 	for s.Rows < 0 || sent < uint64(s.Rows) {
-		for due := uint64(time.Since(began).Seconds() * m.conf.Rate); sent < due && (s.Rows < 0 || sent < uint64(s.Rows)); sent++ {
+		for due := uint64(time.Since(began).Seconds() * m.conf.Rate); sent < due && (s.Rows < 0 ||
+			sent < uint64(s.Rows)); sent++ {
 			row := movement{share: s.Number, row: sent, Movement: s.row(m.input, sent)}
 			buf = row.append(buf[:0])
 			if err := m.group.SendBytes(ctx, vsync.Ordered, codeMovement, buf); err != nil {

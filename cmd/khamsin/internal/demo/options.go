@@ -43,8 +43,8 @@ func (o *Options) validate() error {
 	return errors.Join(faults...)
 }
 
-// ports returns the ports of a demo: a group port and the first port of the members, which differ between demos that run at
-// once. Both lie below the ports that the system gives to others.
+// ports returns the ports of a demo: a group port and the first port of the members, which differ between demos that
+// run at once. Both lie below the ports that the system gives to others.
 func ports() (group, peer uint16) {
 	pid := os.Getpid()
 	return uint16(19000 + pid%1000), uint16(20000 + pid%150*80)

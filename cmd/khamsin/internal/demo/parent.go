@@ -21,10 +21,11 @@ const (
 	quitWithin   = 10 * time.Second
 	heartbeat    = 100 * time.Millisecond
 	searchFirst  = 300 * time.Millisecond // how long the first member looks for a system before it founds one,
-	searchLater  = 10 * time.Second       // and the others, who know that there is one, even if its ORACLE is just dying
-	suspectFew   = 600 * time.Millisecond // silence that counts as death while there are few members to a core,
-	suspectMany  = 2 * time.Second        // and when there are many
-	manyMembers  = 10
+	// and the others, who know that there is one, even if its ORACLE is just dying
+	searchLater = 10 * time.Second
+	suspectFew  = 600 * time.Millisecond // silence that counts as death while there are few members to a core,
+	suspectMany = 2 * time.Second        // and when there are many
+	manyMembers = 10
 )
 
 // parent runs a demo.
@@ -87,8 +88,10 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	p := &parent{
-		o: o, input: input, random: rand.New(rand.NewPCG(o.Seed, 0)), began: time.Now(), reports: make(chan report, 4096),
-		byAddr: make(map[string]*kid), shares: make(map[int]share), views: make(map[uint64]*viewRecord), step: o.Members,
+		o: o, input: input, random: rand.New(rand.NewPCG(o.Seed, 0)), began: time.Now(), reports: make(chan report,
+			4096),
+		byAddr: make(map[string]*kid), shares: make(map[int]share), views: make(map[uint64]*viewRecord),
+		step: o.Members,
 	}
 	p.group, p.peer = ports()
 	p.screen = newScreen(&o, p.began)
@@ -174,7 +177,10 @@ func (p *parent) birth() (*kid, error) {
 
 // living returns the members that have joined and were neither killed nor told to quit.
 func (p *parent) living() []*kid {
-	return slices.DeleteFunc(slices.Clone(p.kids), func(k *kid) bool { return !k.joined || k.killed || k.ended || k.quitting })
+	return slices.DeleteFunc(slices.Clone(p.kids), func(k *kid) bool {
+		return !k.joined || k.killed || k.ended ||
+			k.quitting
+	})
 }
 
 // settled tells whether all members that were started and not killed are in one view, and nobody else.
@@ -313,12 +319,12 @@ func (p *parent) strike() error {
 	return err
 }
 
-// oracleQuorum is the number of living members of the ORACLE of which one may be killed: the other two are a majority of
-// three. The next one must wait until the dead one has been replaced.
+// oracleQuorum is the number of living members of the ORACLE of which one may be killed: the other two are a majority
+// of three. The next one must wait until the dead one has been replaced.
 const oracleQuorum = 3
 
-// victims returns the members that may be killed now: never below three living ones, and of the ORACLE's only while it is
-// complete.
+// victims returns the members that may be killed now: never below three living ones, and of the ORACLE's only while it
+// is complete.
 func (p *parent) victims() []*kid {
 	living := p.living()
 	if len(living) <= MembersMin {

@@ -79,7 +79,7 @@ sim-seed: ## one simulated run again: SEED=n
 	$(GO) run ./tools/simrun -seeds 1 -first $(SEED)
 
 canary: ## plant each known bug and see that the simulator's checkers catch it
-	$(GO) run ./tools/simrun -canary
+	$(GO) run -tags khamsin_canary ./tools/simrun -canary
 
 race: ## short tests under the race detector, with the costly assertions
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 20m -tags khamsin_invariants ./...

@@ -9,11 +9,8 @@ import (
 	"github.com/khamsin-io/khamsin/transports/udp"
 )
 
-// superRuns is how many super-packets of 64 KiB a UDP transport holds.
-const superRuns = 2048
-
 // errOneInterface refuses what the UDP transport cannot do.
-var errOneInterface = errors.New("Interfaces: this version talks on one interface only") // immutable: an error
+var errOneInterface = errors.New("interfaces: this version talks on one interface only") // immutable: an error
 
 // UDP returns the default transport: UDP with IP multicast on the interface of the configuration.
 func UDP() TransportFactory {

@@ -5,8 +5,8 @@
 // timers run, carry out the output (subscribe, send, hand deliveries to the groups' queues, tell waiters), then let go.
 // Two models say who may own it:
 //
-//   - Combining: any goroutine that has something for the engine takes it when it is free, with one compare-and-swap, and
-//     runs the turn itself. When it is taken, the goroutine leaves its command in the inbox (the receiver its packets
+//   - Combining: any goroutine that has something for the engine takes it when it is free, with one compare-and-swap,
+//     and runs the turn itself. When it is taken, the goroutine leaves its command in the inbox (the receiver its packets
 //     in the ring rx) and goes on; the owner looks again after letting go, so nothing is left lying. The receiver runs
 //     the turn for what it received.
 //   - Loop: one goroutine owns the engine for good; everybody else feeds it through the inbox and rx and rings its

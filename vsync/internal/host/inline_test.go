@@ -26,8 +26,7 @@ func (r *rig) put(port uint32) {
 
 func TestInlineHandlersRunOneAtATimeInOrder(t *testing.T) {
 	const senders, each, packets = 3, 2000, 100
-	var r *rig
-	r = newRig(t, func(_ *Config, e *fakeEngine, _ *fakeTransport) {
+	r := newRig(t, func(_ *Config, e *fakeEngine, _ *fakeTransport) {
 		e.receive = func(_ clock.Time, p dataplane.Packet) {
 			e.open[1]++
 			e.deliver(engine.Delivery{Kind: engine.DeliverWhole, Group: 1,
@@ -86,8 +85,7 @@ func TestInlineHandlersRunOneAtATimeInOrder(t *testing.T) {
 }
 
 func TestInlineHandlerMaySend(t *testing.T) {
-	var r *rig
-	r = newRig(t, func(_ *Config, e *fakeEngine, _ *fakeTransport) {
+	r := newRig(t, func(_ *Config, e *fakeEngine, _ *fakeTransport) {
 		e.receive = func(clock.Time, dataplane.Packet) {
 			e.open[1]++
 			e.deliver(engine.Delivery{Kind: engine.DeliverWhole, Group: 1, Data: number(0)})

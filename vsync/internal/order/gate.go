@@ -47,7 +47,6 @@ type Gate struct {
 
 	places   []place // total order not yet delivered; a queue with its head at first
 	first    int
-	numbered []core.Seq // rank 0: how far each stream's ordered packets have been given places
 	toNumber []Run      // rank 0: ordered packets received and not yet given places
 	cause    []core.Seq // what my last causal record told of each stream
 

@@ -82,6 +82,7 @@ func (h *Host) tearDown() {
 
 	h.stopping.Store(true)
 	h.ring()
+	h.streams.kick()
 	for !h.owner.CompareAndSwap(ownFree, ownDead) {
 		runtime.Gosched()
 	}

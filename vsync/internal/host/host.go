@@ -126,6 +126,7 @@ type Host struct {
 	sleepUntil atomic.Int64 // what the receiver (in the Loop model the loop) sleeps for; 0 while it is awake
 	wanted     atomic.Bool  // the receiver sleeps until the engine is free
 	bell       chan struct{}
+	streams    streams
 
 	receiver uint64      // number of the receiver's goroutine; the receiver's own
 	inline   []*executor // likewise
@@ -197,6 +198,7 @@ func New(cfg Config) (*Host, error) {
 		inbox:     newInbox(inboxSlots),
 		rx:        ring.NewSPSC[dataplane.Packet](rxSlots),
 		bell:      make(chan struct{}, 1),
+		streams:   streams{bell: make(chan struct{}, 1)},
 		attached:  make(chan struct{}),
 		over:      make(chan struct{}),
 		stopAsked: make(chan struct{}),
@@ -223,7 +225,9 @@ func (h *Host) Start() {
 		go h.forward()
 		go h.loop()
 	} else {
+		h.workers.Add(1)
 		go h.receive()
+		go h.sweep()
 		h.finish(h.clock.Now())
 	}
 	go h.undertake()

@@ -82,12 +82,17 @@ func (g *Group) cast(f core.Flavour, head Head, body []byte) engine.Result {
 	case g.room.shut.Load():
 		return engine.Full
 	}
+	small := int(head.Len)+len(body) <= stageMax
+	if small && h.streams.on.Load() {
+		return g.stage(f, head, body)
+	}
 	if now, ok := h.enter(); ok {
+		h.streams.note(now)
 		r := g.submitOwned(now, f, head, body)
 		h.finish(now)
 		return r
 	}
-	if int(head.Len)+len(body) <= stageMax {
+	if small {
 		return g.stage(f, head, body)
 	}
 	c := h.newCall()
@@ -97,15 +102,20 @@ func (g *Group) cast(f core.Flavour, head Head, body []byte) engine.Result {
 
 // stage leaves a message in the inbox for the engine's owner.
 func (g *Group) stage(f core.Flavour, head Head, body []byte) engine.Result {
-	s, at := g.host.reserve()
+	h := g.host
+	s, at := h.reserve()
 	if s == nil {
 		return engine.NotMember
 	}
 	c := &s.command
 	c.kind, c.group, c.flavour = cmdSubmit, g, f
 	c.buf = append(append(c.buf[:0], head.Bytes[:head.Len]...), body...)
-	g.host.inbox.publish(s, at)
-	g.host.kick()
+	h.inbox.publish(s, at)
+	if h.streams.on.Load() {
+		h.streams.kick()
+	} else {
+		h.kick()
+	}
 	return engine.Accepted
 }
 

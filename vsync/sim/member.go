@@ -304,7 +304,7 @@ func (m *member) onEnded() {
 		m.life.fate = stopped
 	}
 	m.over = true
-	m.outbox, m.making, m.makings = nil, nil, nil
+	m.outbox = nil
 }
 
 // drop ends the membership because the process is over, and lets go of what was not handled.

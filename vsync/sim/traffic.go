@@ -392,7 +392,7 @@ func (m *member) transferNext() {
 // transfer hands over pieces of the state, at no great speed.
 func (m *member) transfer() {
 	w := m.p.w
-	if m.making == nil || m.making.full || m.over {
+	if m.making == nil || m.making.full || m.p.over {
 		return
 	}
 	mk := m.making

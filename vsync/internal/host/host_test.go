@@ -214,6 +214,9 @@ func TestStateWaitsForRoom(t *testing.T) {
 		r.engine.deliver(engine.Delivery{Kind: engine.DeliverMakeState, Group: g.handle, Transfer: 7})
 	})
 	must(t, <-made)
+	for ended := false; !ended; runtime.Gosched() { // the maker's return sends the end
+		r.host.doFunc(func(clock.Time) { ended = len(r.engine.chunks) == 3 })
+	}
 	r.close()
 	if n := len(r.engine.chunks); n != 3 || string(r.engine.chunks[0])+string(r.engine.chunks[1]) != "ab" {
 		t.Fatalf("state chunks %q, want a, b and an end", r.engine.chunks)

@@ -227,16 +227,22 @@ func (g *Group) fail(what string, err error) error {
 		return nil
 	}
 	err = public(err)
-	if errors.Is(err, ErrNotMember) && !g.sys.Active() {
+	if errors.Is(err, ErrNotMember) && !g.sys.open() {
 		err = g.sys.reason()
 	}
 	return fmt.Errorf("vsync: %s %q: %w", what, g.name, err)
 }
 
+// open tells whether the system is running and nobody has begun to close it.
+func (s *System) open() bool { return s.Active() && !s.closing.Load() }
+
 // reason returns why the system is not running.
 func (s *System) reason() error {
-	if s == nil || s.host.Err() == nil {
+	switch {
+	case s == nil:
 		return ErrNotRunning
+	case s.host.Err() != nil:
+		return public(s.host.Err())
 	}
-	return public(s.host.Err())
+	return ErrShutdown
 }

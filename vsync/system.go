@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync/atomic"
 
 	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/clock"
@@ -22,6 +23,8 @@ type System struct {
 	self   Address
 	log    *slog.Logger
 	host   *host.Host
+
+	closing atomic.Bool
 }
 
 // Start attaches this process to the system that it finds, or founds one when it finds none within the discovery time.
@@ -184,6 +187,7 @@ func (s *System) Close() error {
 	if s == nil {
 		return ErrNotRunning
 	}
+	s.closing.Store(true)
 	if err := s.host.Close(); err != nil {
 		return fmt.Errorf("vsync: close: %w", err)
 	}

@@ -221,3 +221,20 @@ func TestBadOptionsAreRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestTheLastProcessClosesAtOnce(t *testing.T) {
+	hub := mem.NewHub()
+	a, b := startOn(t, hub), startOn(t, hub)
+	ma, mb := joined(t, a, "g"), joined(t, b, "g")
+	ma.untilSize(t, 2)
+	mb.untilSize(t, 2)
+	for _, s := range []*System{b, a} { // a made the state for b, which is gone when a leaves
+		began := time.Now()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > 3*time.Second {
+			t.Errorf("Close took %v", took)
+		}
+	}
+}

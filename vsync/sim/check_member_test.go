@@ -30,6 +30,24 @@ func TestJoinerState(t *testing.T) {
 	})
 }
 
+func TestLostState(t *testing.T) {
+	lose := func(how fate) func() *book {
+		return func() *book {
+			b, v := pair()
+			w := b.view(2, v, 1, 2, 3)
+			b.install(w, 1, 2)
+			b.die(left, 1)
+			b.die(how, 2)
+			b.install(b.view(3, w, 3), 3)
+			return b
+		}
+	}
+	expect(t, []handmade{
+		{"the last member that had it crashed", "", lose(crashed)},
+		{"all that had it left", checkState, lose(left)},
+	})
+}
+
 func TestFlushIsStable(t *testing.T) {
 	flush := func(delivered, done bool, k int) func() *book {
 		return func() *book {

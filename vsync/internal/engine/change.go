@@ -64,6 +64,10 @@ const readyFactor = 4
 // propose begins this member's part in a view change, unless a newer one is known.
 func (g *group) propose(now clock.Time, p *pdu.Propose) {
 	g.decide(now, p.Base)
+	if g.e.kick { // a state that waited for this view counts in the report
+		g.e.kick = false
+		g.e.links.Kick(now)
+	}
 	if g.ended() || g.view == nil || g.view.ID != p.Base.View.ID {
 		return
 	}
@@ -124,6 +128,11 @@ func (g *group) onReport(now clock.Time, from core.Address, m *pdu.Report) {
 		return
 	}
 	if c := g.co.OnReport(from, m); c != nil {
+		if who := g.co.Keep(); !who.IsZero() {
+			g.co.Due = clock.Never // a proposal that keeps it follows
+			g.e.member.Keep(now, g.co.Proposal(), who)
+			return
+		}
 		g.co.Due = now.Add(readyFactor * g.e.cfg.Timing.Step)
 		g.toAll(now, g.co.Proposal().Flushers, pdu.TypeCut, c)
 		g.onCut(now, c)
@@ -245,6 +254,7 @@ func (g *group) install(now clock.Time, d *pdu.Decision) {
 	}
 	g.view, g.self = d.View, d.View.Rank(g.e.cfg.Self)
 	g.member = nil
+	g.asked = false // who leaves and is still a member asks again, when it owes nothing any more
 	if g.co != nil && g.co.Proposal().Next.ID <= d.View.ID {
 		g.co = nil
 	}
@@ -316,7 +326,7 @@ func (g *group) send(d *pdu.Decision) {
 	t := &xfer.Outgoing{ID: g.e.nextXfer, Lid: g.lid, View: d.View.ID, Targets: d.Stateless}
 	g.e.transfers[t.ID] = t
 	g.sending++
-	g.served = d.Stateless
+	g.served = append(g.served, d.Stateless...)
 	made := Delivery{Kind: DeliverMakeState, Group: g.handle, View: d.View, ViewID: d.View.ID, Transfer: t.ID}
 	if canary.Enabled && g.e.cfg.Canary == canary.StateLate {
 		g.planted = append(g.planted, made)
@@ -343,12 +353,19 @@ func (g *group) maybeLeave(now clock.Time) {
 		return
 	}
 	for _, a := range g.served {
+		if g.view != nil && !g.view.Contains(a) {
+			continue // it has left or failed meanwhile, and acknowledges nothing any more
+		}
 		if !g.e.links.Acked(a, link.State, g.lid) {
 			return
 		}
 	}
-	g.asked = true
-	g.e.member.Leave(now, g.name)
+	g.asked, g.served = true, nil
+	var through core.ViewID
+	if g.view != nil {
+		through = g.view.ID
+	}
+	g.e.member.Leave(now, g.name, through)
 }
 
 // end makes the group over at this process.

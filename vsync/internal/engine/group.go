@@ -61,7 +61,7 @@ type group struct {
 	held     []Delivery     // what waits behind the state
 	heldSize int
 	sending  int            // transfers under way from here
-	served   []core.Address // the joiners of the newest transfer from here
+	served   []core.Address // the joiners of transfers from here
 
 	planted []Delivery // what a planted bug keeps back; see package canary
 

@@ -61,6 +61,25 @@ func (c *Coordinator) OnReport(from core.Address, m *pdu.Report) *pdu.Cut {
 	return c.cut
 }
 
+// Keep returns a member that must not leave yet: nobody who stays has the group's state, and it does. It is known once
+// all have reported; the zero address means that the change can go on.
+func (c *Coordinator) Keep() core.Address {
+	keep := core.NoAddress
+	for i, a := range c.prop.Flushers {
+		rep := c.reports[i]
+		if c.prop.Next.Size() == 0 || rep == nil || !rep.HasState {
+			continue
+		}
+		if c.prop.Next.Contains(a) {
+			return core.NoAddress
+		}
+		if keep.IsZero() {
+			keep = a
+		}
+	}
+	return keep
+}
+
 // fix computes, for each stream, the longest prefix that the flushers together hold, and who holds what others lack.
 func (c *Coordinator) fix() *pdu.Cut {
 	n := c.prop.Base.View.Size()

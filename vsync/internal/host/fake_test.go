@@ -37,6 +37,7 @@ type fakeEngine struct {
 	packets bool // send a packet for each message
 	chunks  [][]byte
 	aborted []uint64
+	outputs int // calls of Output
 	full    int // answers Full to so many state chunks
 	stop    bool
 	ended   bool
@@ -82,7 +83,7 @@ func (e *fakeEngine) Tick(now clock.Time) {
 }
 
 func (e *fakeEngine) Deadline() clock.Time   { return e.due }
-func (e *fakeEngine) Output() *engine.Output { return &e.out }
+func (e *fakeEngine) Output() *engine.Output { e.outputs++; return &e.out }
 
 func (e *fakeEngine) Join(_ clock.Time, req engine.JoinRequest) engine.Handle {
 	defer e.enter().leave()
@@ -287,11 +288,12 @@ func (f *fakeTransport) Receive(batch []dataplane.Packet, wait dataplane.Wait) (
 	f.calls.Add(1)
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	end := time.Now().Add(wait.Timeout)
 	if wait.Timeout > 0 {
 		timer := time.AfterFunc(wait.Timeout, f.timeout)
 		defer timer.Stop()
 	}
-	for end := time.Now().Add(wait.Timeout); ; {
+	for {
 		switch {
 		case f.closed:
 			return 0, dataplane.ErrClosed
@@ -308,7 +310,11 @@ func (f *fakeTransport) Receive(batch []dataplane.Packet, wait dataplane.Wait) (
 	}
 }
 
-func (f *fakeTransport) timeout() { f.cond.Broadcast() }
+func (f *fakeTransport) timeout() {
+	f.mu.Lock() // whoever is about to wait has looked at the clock before
+	defer f.mu.Unlock()
+	f.cond.Broadcast()
+}
 
 func (f *fakeTransport) put(p ...dataplane.Packet) {
 	f.mu.Lock()

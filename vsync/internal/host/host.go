@@ -7,17 +7,15 @@
 //
 //   - Combining: any goroutine that has something for the engine takes it when it is free, with one compare-and-swap,
 //     and runs the turn itself. When it is taken, the goroutine leaves its command in the inbox (the receiver its
-//     packets in the ring rx) and goes on; the owner looks again after letting go, so nothing is lost. The receiver
+//     packets in the ring rx) and goes on; the owner looks again after letting go, so nothing is left lying. The
+//     receiver runs the turn for what it received, and the sweeper those for a stream of sends.
+//   - Loop: one goroutine owns the engine for good; everybody else feeds it through the inbox and rx and rings its
+//     bell.
 //
-// runs
-//
-//	  the turn for what it received.
-//	- Loop: one goroutine owns the engine for good; everybody else feeds it through the inbox and rx and rings its
-//	  bell.
-//
-// Goroutines of a Host: the receiver, the journal (log lines), in the Loop model the loop, and for every group two
-// executors, one for multicasts, state and views, one for point-to-point messages. Handlers never run on a goroutine
-// that owns the engine, so a slow handler holds up nothing but its own queue, which the engine bounds.
+// Goroutines of a Host: the receiver, the journal (log lines), the sweeper or in the Loop model the loop, one that
+// waits for the end, and for every group two executors, one for multicasts, state and views, one for point-to-point
+// messages. Handlers never run on a goroutine that owns the engine, so a slow handler holds up nothing but its own
+// queue, which the engine bounds.
 package host
 
 import (

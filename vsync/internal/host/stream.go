@@ -16,8 +16,7 @@ const (
 
 // streams makes the Combining model batch when one goroutine sends faster than the engine's turns are worth: then sends
 // only leave their messages in the inbox, and the sweeper takes them along, many in one turn, until none are left. A
-// lone
-// message, or a short burst, still leaves in the caller's own turn.
+// lone message, or a short burst, still leaves in the caller's own turn.
 type streams struct {
 	on     atomic.Bool // senders leave their messages
 	parked atomic.Bool
@@ -61,8 +60,7 @@ func (h *Host) sweep() {
 		s.on.Store(false)
 		s.parked.Store(true)
 		// Dekker with stage, which publishes, then looks for the sweeper. What is pending while somebody owns the
-		// engine is
-		// that owner's.
+		// engine is that owner's.
 		if (h.pending() && h.owner.Load() == ownFree || h.stopping.Load()) && s.parked.CompareAndSwap(true, false) {
 			continue
 		}

@@ -49,9 +49,9 @@ func (r *Registry) advance(g *group, out []Effect, urgent bool) []Effect {
 	return append(out, Effect{Kind: EffectPropose, Propose: p})
 }
 
-// gone returns the members that will not be in the next view: the failed, and the leaving unless nobody who has the
-// state would stay while others wait to join; then those who leave hand it over first. A terminated group loses
-// everyone.
+// gone returns the members that will not be in the next view: the failed, and those who leave, unless the group would
+// lose its state with them. Who owes its state to joiners leaves when it has handed it over; and when all members leave
+// while others wait to join, the joiners come first. A terminated group loses everyone.
 func (r *Registry) gone(g *group, survivors []core.Address) map[core.Address]bool {
 	gone := make(map[core.Address]bool)
 	leavers := 0
@@ -67,7 +67,9 @@ func (r *Registry) gone(g *group, survivors []core.Address) map[core.Address]boo
 		return gone
 	}
 	for _, a := range g.leaving {
-		gone[a] = true
+		if !slices.ContainsFunc(g.debts, func(d debt) bool { return d.who == a }) {
+			gone[a] = true
+		}
 	}
 	return gone
 }
@@ -91,7 +93,7 @@ func (r *Registry) found(g *group, out []Effect) []Effect {
 // end dissolves a group that has no members any more. Whoever still waits to join founds it anew, under a fresh number,
 // so that packets of the old life are not taken for packets of the new one.
 func (r *Registry) end(g *group, out []Effect) []Effect {
-	g.current, g.pending, g.leaving, g.terminated = nil, nil, nil, false
+	g.current, g.pending, g.leaving, g.debts, g.terminated = nil, nil, nil, nil, false
 	g.lid = r.nextLid
 	r.nextLid++
 	return r.found(g, out)

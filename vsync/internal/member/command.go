@@ -18,6 +18,7 @@ const (
 	opTerminate    // a group ends for all members
 	opCommit       // a coordinator has everyone ready for the next view
 	opGather       // the leader's waiting time for more joins of a group is over
+	opKeep         // a coordinator finds that a member who leaves is the last one with the state
 	ops
 )
 
@@ -38,15 +39,17 @@ type Command struct {
 	By     core.Address // the process that asks
 	Number uint64       // its requests' numbers grow by one; zero for the ORACLE's own commands
 
-	Who        core.Address // opAdd, opRemove
+	Who        core.Address // opAdd, opRemove, opKeep
 	Eligible   bool         // opAdd: may be an ORACLE member
 	Orderly    bool         // opRemove: went by itself
 	Reason     string       // opRemove
-	Group      string       // opJoin, opLeave, opTerminate, opGather
+	Group      string       // opJoin, opLeave, opTerminate, opGather, opKeep
 	Create     bool         // opJoin: refuse when the group exists
 	Signature  uint64       // opJoin
 	SafeCopies int          // opJoin
-	Decision   *pdu.Decision
+	// opKeep: the proposal; opLeave: every state that this member had to make, up to this view, was received
+	Through  core.ViewID
+	Decision *pdu.Decision
 }
 
 // Encode returns the command's bytes.
@@ -66,6 +69,11 @@ func (c *Command) Encode() []byte {
 		w.Bool(c.Create)
 		w.Uint(c.Signature)
 		w.Uint(uint64(c.SafeCopies + 1))
+		w.Uint(uint64(c.Through))
+	case opKeep:
+		w.String(c.Group)
+		w.Address(c.Who)
+		w.Uint(uint64(c.Through))
 	case opCommit:
 		c.Decision.Append(&w)
 	}
@@ -81,6 +89,9 @@ func DecodeCommand(b []byte) (*Command, error) {
 		c.Who, c.Eligible, c.Orderly, c.Reason = r.Address(), r.Bool(), r.Bool(), r.String()
 	case opJoin, opLeave, opTerminate, opGather:
 		c.Group, c.Create, c.Signature, c.SafeCopies = r.String(), r.Bool(), r.Uint(), int(r.Uint())-1
+		c.Through = core.ViewID(r.Uint())
+	case opKeep:
+		c.Group, c.Who, c.Through = r.String(), r.Address(), core.ViewID(r.Uint())
 	case opCommit:
 		c.Decision = new(pdu.Decision)
 		c.Decision.Decode(r)

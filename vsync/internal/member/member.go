@@ -176,9 +176,16 @@ func (m *Machine) Join(now clock.Time, c Command) {
 	m.Request(now, c)
 }
 
-// Leave asks to be left out of a group's next view.
-func (m *Machine) Leave(now clock.Time, group string) {
-	m.Request(now, Command{Op: opLeave, Group: group})
+// Leave asks to be left out of a group's next view. Through is the view up to which every state that this member had to
+// make was received. Asking again, with a later view, is how a member that leaves says that it has handed the state
+// over.
+func (m *Machine) Leave(now clock.Time, group string, through core.ViewID) {
+	m.Request(now, Command{Op: opLeave, Group: group, Through: through})
+}
+
+// Keep asks that a member who leaves stays for another view, because with it the group would lose its state.
+func (m *Machine) Keep(now clock.Time, p *pdu.Propose, who core.Address) {
+	m.Request(now, Command{Op: opKeep, Group: p.Base.Name, Who: who, Through: p.Next.ID})
 }
 
 // Terminate asks for the end of a group.

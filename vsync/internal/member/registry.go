@@ -34,8 +34,15 @@ type group struct {
 	pending    *pdu.Propose  // the proposal that may be committed; nil when there is none
 	joining    []core.Address
 	leaving    []core.Address
+	debts      []debt
 	terminated bool
 	gathering  bool // the leader was asked to wait for more joins
+}
+
+// debt is a state that a member was chosen to make at the start of a view, and has not said to have handed over.
+type debt struct {
+	who  core.Address
+	view core.ViewID
 }
 
 // Registry is the ORACLE's replicated state: the live processes in the order they came, and every group's chain of
@@ -135,6 +142,8 @@ func (r *Registry) Apply(c *Command) []Effect {
 		out = r.leave(c)
 	case opTerminate:
 		out = r.terminate(c)
+	case opKeep:
+		out = r.keep(c)
 	case opCommit:
 		out = r.commit(c)
 	case opGather:
@@ -243,11 +252,28 @@ func (r *Registry) leave(c *Command) []Effect {
 		out := []Effect{{Kind: EffectEnded, Group: g.name, Members: []core.Address{c.By}}}
 		return r.advance(g, out, true)
 	}
-	if g.current == nil || !g.current.View.Contains(c.By) || slices.Contains(g.leaving, c.By) {
+	if g.current == nil || !g.current.View.Contains(c.By) {
 		return nil
 	}
-	g.leaving = append(slices.Clone(g.leaving), c.By)
+	g.debts = slices.DeleteFunc(slices.Clone(g.debts), func(d debt) bool {
+		return d.who == c.By &&
+			d.view <= c.Through
+	})
+	if !slices.Contains(g.leaving, c.By) {
+		g.leaving = append(slices.Clone(g.leaving), c.By)
+	}
 	return r.advance(g, nil, false)
+}
+
+// keep holds a member back that leaves with the last state, until it has handed it over.
+func (r *Registry) keep(c *Command) []Effect {
+	g := r.byName[c.Group]
+	if g == nil || g.pending == nil || g.pending.Next.ID != c.Through || c.By != g.pending.Coordinator ||
+		!slices.Contains(g.leaving, c.Who) {
+		return nil
+	}
+	g.debts = append(slices.Clone(g.debts), debt{c.Who, c.Through})
+	return r.advance(g, nil, true)
 }
 
 func (r *Registry) terminate(c *Command) []Effect {
@@ -291,4 +317,8 @@ func (r *Registry) install(g *group, d *pdu.Decision) {
 		g.joining = without(g.joining, m)
 	}
 	g.leaving = slices.DeleteFunc(slices.Clone(g.leaving), func(a core.Address) bool { return !d.View.Contains(a) })
+	g.debts = slices.DeleteFunc(slices.Clone(g.debts), func(x debt) bool { return !d.View.Contains(x.who) })
+	if len(d.Stateless) > 0 {
+		g.debts = append(g.debts, debt{d.Source, d.View.ID})
+	}
 }

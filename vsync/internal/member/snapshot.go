@@ -37,6 +37,11 @@ func (g *group) encode(w *pdu.Writer) {
 	w.Uint(uint64(g.lastView))
 	w.Addresses(g.joining)
 	w.Addresses(g.leaving)
+	w.Uint(uint64(len(g.debts)))
+	for _, d := range g.debts {
+		w.Address(d.who)
+		w.Uint(uint64(d.view))
+	}
 	w.Bool(g.terminated)
 	w.Bool(g.gathering)
 	w.Bool(g.current != nil)
@@ -71,8 +76,12 @@ func decodeGroup(rd *pdu.Reader) *group {
 	g := &group{
 		name: rd.String(), lid: uint32(rd.Uint()), channel: dataplane.Channel(rd.Uint()), signature: rd.Uint(),
 		safeCopies: int(rd.Uint()) - 1, lastView: core.ViewID(rd.Uint()), joining: rd.Addresses(),
-		leaving: rd.Addresses(), terminated: rd.Bool(), gathering: rd.Bool(),
+		leaving: rd.Addresses(),
 	}
+	for range rd.Count(core.AddressLen) {
+		g.debts = append(g.debts, debt{rd.Address(), core.ViewID(rd.Uint())})
+	}
+	g.terminated, g.gathering = rd.Bool(), rd.Bool()
 	if rd.Bool() {
 		g.current = new(pdu.Decision)
 		g.current.Decode(rd)

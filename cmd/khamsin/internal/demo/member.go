@@ -29,6 +29,7 @@ type member struct {
 	tell      func(report)
 	transport vsync.TransportFactory // nil: UDP
 	began     time.Time
+	end       context.CancelFunc // of the system's context
 	sys       *vsync.System
 	group     *vsync.Group
 
@@ -45,13 +46,16 @@ type member struct {
 	workers sync.WaitGroup
 }
 
+// errAbandoned is why a member's context ends when nobody waits for it any more: it need not leave in order.
+var errAbandoned = errors.New("abandoned") // immutable: an error
+
 // run is the life of a member: it attaches, joins, and obeys commands until doQuit or until they end.
 func (m *member) run(ctx context.Context, commands <-chan command) error {
 	m.stock, m.sent, m.began = newInventory(), -1, time.Now()
 	if err := m.attach(ctx); err != nil {
 		return err
 	}
-	defer m.close()
+	defer m.close(ctx)
 	for {
 		select {
 		case c, ok := <-commands:
@@ -74,28 +78,22 @@ func (m *member) attach(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, joinWithin)
 	defer cancel()
 	options := append(m.options(), vsync.WithLogger(slog.New(&reporter{tell: m.say})))
-	// The system must outlive this function's context, so it gets one without an end.
-	started := make(chan error, 1)
-	go func() {
-		var err error
-		m.sys, err = vsync.Start(context.WithoutCancel(ctx), options...)
-		started <- err
-	}()
-	select {
-	case err := <-started:
-		if err != nil {
-			return err
-		}
-	case <-ctx.Done():
-		return fmt.Errorf("not attached within %v", joinWithin)
+	// The system lives longer than the wait for its start, so it gets a context of its own.
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, end)
+	var err error
+	if m.sys, err = vsync.Start(life, options...); err != nil {
+		end()
+		return fmt.Errorf("not attached: %w", err)
+	}
+	m.end = end
+	if !stop() {
+		return errors.Join(context.Cause(ctx), m.leave(ctx))
 	}
 	m.say(report{Kind: kindAttached, Took: time.Since(m.began), Addr: m.sys.Address().String()})
 	m.group = m.sys.NewGroup("inventory")
-	if err := m.declare(); err != nil {
-		return err
-	}
-	if err := m.group.Join(ctx); err != nil {
-		return errors.Join(err, m.sys.Close())
+	if err := errors.Join(m.declare(), m.group.Join(ctx)); err != nil {
+		return errors.Join(err, m.leave(ctx))
 	}
 	m.say(report{Kind: kindJoined, Took: time.Since(m.began), Rows: m.inherited})
 	m.workers.Go(m.progress)
@@ -266,11 +264,21 @@ func (m *member) progress() {
 	}
 }
 
-// close leaves the system, in order if it still can.
-func (m *member) close() {
+// close ends the sender and leaves the system.
+func (m *member) close(ctx context.Context) {
 	if m.cancel != nil {
 		m.cancel()
 	}
-	_ = m.sys.Close() // a member that was killed or poisoned has reported it
+	_ = m.leave(ctx) // a member that was killed or poisoned has reported it
 	m.workers.Wait()
+}
+
+// leave leaves the system, in order if that is still wanted and possible.
+func (m *member) leave(ctx context.Context) error {
+	defer m.end()
+	if errors.Is(context.Cause(ctx), errAbandoned) {
+		m.sys.Kill()
+		return nil
+	}
+	return m.sys.Close()
 }

@@ -15,6 +15,7 @@ type Options struct {
 	Input     string        // path of the rows; empty for BuiltIn
 	BuiltIn   []byte        // rows to use without Input
 	Seed      uint64        // decides who is killed and when
+	Traffic   time.Duration // how long the rows last at the members' rate; 0 means trafficFor
 	KeepGoing time.Duration // 0: one kill and one join; else random ones for so long
 	JSON      bool          // the result as one JSON line on Stdout, everything else on Stderr
 	Program   string        // of the member processes: this program
@@ -29,6 +30,7 @@ const (
 	keepGoingMax = time.Hour
 )
 
+// validate reports everything that is wrong, and fills in what was left out.
 func (o *Options) validate() error {
 	var faults []error
 	if o.Members < MembersMin || o.Members > MembersMax {
@@ -39,6 +41,9 @@ func (o *Options) validate() error {
 	}
 	if o.KeepGoing < 0 || o.KeepGoing > keepGoingMax {
 		faults = append(faults, fmt.Errorf("keep-going: %v, want up to %v", o.KeepGoing, keepGoingMax))
+	}
+	if o.Traffic == 0 {
+		o.Traffic = trafficFor
 	}
 	return errors.Join(faults...)
 }

@@ -148,7 +148,7 @@ func (p *parent) gather(ctx context.Context) error {
 func (p *parent) birth() (*kid, error) {
 	k := &kid{index: len(p.kids)}
 	k.share = share{Number: k.index, First: k.index, Step: p.step}
-	rate := float64(len(p.input)) / trafficFor.Seconds() / float64(p.step)
+	rate := float64(len(p.input)) / p.o.Traffic.Seconds() / float64(p.step)
 	switch {
 	case p.o.KeepGoing > 0:
 		k.share.Rows, k.share.Step = -1, p.step
@@ -156,6 +156,9 @@ func (p *parent) birth() (*kid, error) {
 		k.share.Rows = int64((len(p.input) - k.index + p.step - 1) / p.step)
 	}
 	suspect, search := suspectFew, searchLater
+	if p.o.Members > manyMembers {
+		rate /= 2 // all share the cores of one host
+	}
 	if k.index == 0 {
 		search = searchFirst
 	}

@@ -212,18 +212,18 @@ type goroutines struct {
 type inProcess struct {
 	member   *member
 	commands chan command
-	cancel   context.CancelFunc
+	cancel   context.CancelCauseFunc
 }
 
 func (g *goroutines) launch(c conf) (peer, error) {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancelCause(context.Background())
 	p := &inProcess{commands: make(chan command, 16), cancel: cancel}
 	p.member = &member{conf: c, input: g.input, tell: g.tell, transport: vsync.Mem(g.hub)}
 	g.mu.Lock()
 	g.all = append(g.all, p)
 	g.mu.Unlock()
 	g.wait.Go(func() {
-		defer cancel()
+		defer cancel(nil)
 		text := "exit 0"
 		if err := p.member.run(ctx, p.commands); err != nil {
 			text = fmt.Sprint(err)
@@ -236,7 +236,7 @@ func (g *goroutines) launch(c conf) (peer, error) {
 func (g *goroutines) close() {
 	g.mu.Lock()
 	for _, p := range g.all {
-		p.cancel()
+		p.cancel(errAbandoned)
 	}
 	g.mu.Unlock()
 	g.wait.Wait()

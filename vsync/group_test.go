@@ -202,6 +202,7 @@ func TestOneOrderOfMessagesAndViews(t *testing.T) {
 	wg.Wait()
 	for _, m := range append(members, late) {
 		m.untilCount(t, 3*each)
+		m.untilSize(t, 4) // the newcomer's view may come behind the last message
 	}
 	want := members[0]
 	for i, m := range append(members[1:], late) {

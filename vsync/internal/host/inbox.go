@@ -45,8 +45,18 @@ type inboxSlot struct {
 	_         [32]byte
 }
 
+// slotBytes is the room for a message that every slot begins with; a longer message makes its slot larger, once.
+const slotBytes = 256
+
 // newInbox returns an inbox of n slots, a power of two.
-func newInbox(n int) *inbox { return &inbox{slots: make([]inboxSlot, n), mask: uint64(n - 1)} }
+func newInbox(n int) *inbox {
+	q := &inbox{slots: make([]inboxSlot, n), mask: uint64(n - 1)}
+	room := make([]byte, n*slotBytes)
+	for i := range q.slots {
+		q.slots[i].command.buf = room[i*slotBytes : i*slotBytes : (i+1)*slotBytes]
+	}
+	return q
+}
 
 // reserve takes a slot to fill, or returns nil when the inbox is full. The caller must publish it soon: the owner
 // cannot see what is behind it.

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -28,6 +29,7 @@ const (
 	checkLiveness  = "liveness"       // when all has healed, the living agree within a bound, and stop in order
 	checkMemory    = "bounded-memory" // a process at rest holds next to no frames
 	checkArena     = "whole-arena"    // a process that is over has given back every frame
+	checkOne       = "one-system"     // nobody founds a second system beside one that works
 	checkContract  = "contract"       // the engine keeps to the order of deliveries and to the results it documents
 	checkInvariant = "invariant"      // no assertion fails, nothing panics
 )
@@ -52,7 +54,7 @@ func checkers() []checker {
 
 // Checkers returns the names of all checkers.
 func Checkers() []string {
-	names := []string{checkLiveness, checkMemory, checkArena, checkContract, checkInvariant}
+	names := []string{checkLiveness, checkMemory, checkArena, checkOne, checkContract, checkInvariant}
 	for _, c := range checkers() {
 		names = append(names, c.name)
 	}
@@ -82,10 +84,19 @@ type span struct {
 	survives bool        // it goes on to the next view, or the world came to rest in this one
 }
 
-// viewKey names a view in a history.
+// viewKey names a view in a history. Groups of different systems have nothing to do with each other.
 type viewKey struct {
-	group int
-	id    core.ViewID
+	system int
+	group  int
+	id     core.ViewID
+}
+
+// key names a view of the life's group.
+func (l *life) key(id core.ViewID) viewKey { return viewKey{l.process.system, l.group, id} }
+
+// sameGroup tells whether two lives were lived in the same group.
+func (l *life) sameGroup(other *life) bool {
+	return l.group == other.group && l.process.system == other.process.system
 }
 
 // index is a history arranged for the checkers.
@@ -93,7 +104,7 @@ type index struct {
 	h        *history
 	spans    []*span             // by life, in order
 	byView   map[viewKey][]*span // only looked up
-	views    []viewKey           // sorted by group and id
+	views    []viewKey           // sorted by system, group and id
 	failures []Failure
 	name     string // of the checker that works
 	count    int    // its failures so far
@@ -120,19 +131,13 @@ func newIndex(h *history) *index {
 		}
 	}
 	slices.SortFunc(x.views, func(a, b viewKey) int {
-		if a.group != b.group {
-			return a.group - b.group
-		}
-		if a.id < b.id {
-			return -1
-		}
-		return btoi(a.id > b.id)
+		return cmp.Or(cmp.Compare(a.system, b.system), cmp.Compare(a.group, b.group), cmp.Compare(a.id, b.id))
 	})
 	return x
 }
 
 func (x *index) add(s *span) {
-	key := viewKey{s.life.group, s.view.ID}
+	key := s.life.key(s.view.ID)
 	if x.byView[key] == nil {
 		x.views = append(x.views, key)
 	}

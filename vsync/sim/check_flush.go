@@ -25,7 +25,7 @@ func judgeFlush(x *index) {
 
 // judgeOneFlush judges a Flush that was over in a span.
 func (x *index) judgeOneFlush(f *flushRecord, s *span, has func(l *life, m *message) bool) {
-	spans := x.byView[viewKey{s.life.group, s.view.ID}]
+	spans := x.byView[s.life.key(s.view.ID)]
 	gone := 0
 	for _, other := range spans {
 		gone += btoi(!other.survives)

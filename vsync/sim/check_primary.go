@@ -14,7 +14,7 @@ func judgePrimary(x *index) {
 		if s.next == 0 {
 			continue
 		}
-		from, to := viewKey{s.life.group, s.view.ID}, viewKey{s.life.group, s.next}
+		from, to := s.life.key(s.view.ID), s.life.key(s.next)
 		if first := next[from]; first == nil {
 			next[from] = s
 		} else if first.next != s.next {
@@ -42,7 +42,7 @@ func (x *index) judgeInit(l *life) {
 	}
 	founded := l.log[1].view.ID
 	for _, s := range x.spans {
-		sameGroup := s.life.group == l.group && s.life != l
+		sameGroup := s.life.sameGroup(l) && s.life != l
 		if sameGroup && s.view.ID < founded && s.next >= founded {
 			x.fail(l.log[0].at, []*life{l, s.life},
 				"%v created group %d with view %d, while %v went from view %d to view %d",

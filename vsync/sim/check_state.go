@@ -27,7 +27,7 @@ func judgeState(x *index) {
 			case entryMessage:
 				r.apply(e.message)
 			case entryView:
-				key := viewKey{l.group, e.view.ID}
+				key := l.key(e.view.ID)
 				w, ok := seen[key]
 				if !ok {
 					seen[key] = witness{l, r}
@@ -51,7 +51,7 @@ func (x *index) judgeLostState(l *life) {
 	}
 	var before []*span
 	for _, key := range x.views {
-		if key.group == l.group && key.id < first {
+		if key.system == l.process.system && key.group == l.group && key.id < first {
 			before = x.byView[key]
 		}
 	}

@@ -224,6 +224,8 @@ func (e *fakeEngine) StateChunk(clock.Time, uint64, []byte, bool) engine.Result 
 func (e *fakeEngine) Consumed(clock.Time, engine.Handle, int) {}
 func (e *fakeEngine) View(engine.Handle) *core.View           { return e.view }
 func (e *fakeEngine) Release()                                {}
+func (e *fakeEngine) System() uint32                          { return 1 }
+func (e *fakeEngine) Quorums() [][]uint64                     { return [][]uint64{{e.cfg.Self.Incarnation}} }
 
 func (e *fakeEngine) Report(clock.Time, engine.Handle, core.Address, string) error { return nil }
 

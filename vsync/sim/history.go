@@ -60,6 +60,7 @@ func (m *message) String() string {
 
 // place names a delivered message by where it stands. It is the only name of messages without bytes.
 type place struct {
+	system int
 	group  int
 	view   core.ViewID
 	sender core.Rank
@@ -91,7 +92,8 @@ type processRecord struct {
 	fate    fate
 	endedAt clock.Time
 	err     error
-	disturb bool // it was paused or cut off, or accused by an application
+	system  int  // which system it is part of, from 1; 0 before it is attached
+	disturb bool // it was paused or cut off, or accused by an application, or its ORACLE lost its majority
 }
 
 // String returns "node.run".

@@ -24,6 +24,8 @@ type machine interface {
 	Report(now clock.Time, h engine.Handle, who core.Address, reason string) error
 	Stop(now clock.Time)
 	View(h engine.Handle) *core.View
+	System() uint32
+	Quorums() [][]uint64
 	Release()
 }
 

@@ -63,6 +63,7 @@ type process struct {
 	events   []engine.Event       // reused
 	flushing map[uint64]*flushing // by token; only looked up
 	attached bool
+	system   *system
 	stopping bool
 	over     bool
 	cutAfter int  // actions until it crashes; -1: it does not
@@ -240,6 +241,7 @@ func (p *process) onEvent(e *engine.Event) {
 	switch e.Kind {
 	case engine.EventAttached:
 		p.attached = true
+		w.attach(p)
 	case engine.EventOver:
 		p.onOver(e.Err)
 	case engine.EventEnded:
@@ -325,6 +327,9 @@ func (w *World) end(p *process, how fate, err error) {
 	delete(w.byEndpoint, p.addr.Endpoint())
 	w.live = slices.DeleteFunc(w.live, func(q *process) bool { return q == p })
 	w.ended = append(w.ended, p)
+	if p.system != nil {
+		p.system.look(w)
+	}
 }
 
 // bury releases what ended processes still hold. It runs between two events, when no call of an engine is under way.

@@ -16,6 +16,7 @@ const (
 	drawNetwork
 	drawApplications
 	drawNodes
+	drawOracle
 )
 
 // newRandom returns the stream of a purpose under a seed.

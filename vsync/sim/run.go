@@ -147,26 +147,31 @@ func (w *World) unrest() string {
 		if !p.attached {
 			return p.name() + " has not been admitted to the system"
 		}
+		if p.system.lost {
+			return p.name() + " goes on, though its ORACLE has lost its majority"
+		}
 		for _, m := range p.members {
 			if why := m.idle(w.now); why != "" {
 				return fmt.Sprintf("%v in %s %s", m.life, w.history.groups[m.life.group], why)
 			}
 		}
 	}
-	for g := range w.history.groups {
-		if why := w.groupUnrest(g); why != "" {
-			return w.history.groups[g] + ": " + why
+	for _, s := range w.systems {
+		for g := range w.history.groups {
+			if why := w.groupUnrest(s, g); why != "" {
+				return w.history.groups[g] + ": " + why
+			}
 		}
 	}
 	return w.peerUnrest()
 }
 
 // groupUnrest tells why the members of a group do not agree yet.
-func (w *World) groupUnrest(group int) string {
+func (w *World) groupUnrest(s *system, group int) string {
 	var members []*member
 	for _, p := range w.live {
 		for _, m := range p.members {
-			if m.life.group == group && !m.over {
+			if m.life.group == group && p.system == s && !m.over {
 				members = append(members, m)
 			}
 		}
@@ -235,12 +240,15 @@ func (w *World) mostHeld() int {
 	return most
 }
 
-// shutDown stops every process in order. The founder of the system goes last, when all others are over: alone it is the
-// whole ORACLE.
+// shutDown stops every process in order. A founder that alone is the whole ORACLE goes last, when all others are over.
 func (w *World) shutDown() {
 	order := slices.Clone(w.live)
 	w.nodeDraw.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
-	slices.SortStableFunc(order, func(a, b *process) int { return btoi(a.node.number == 1) - btoi(b.node.number == 1) })
+	if w.opts.Oracle == 1 {
+		slices.SortStableFunc(order, func(a, b *process) int {
+			return btoi(a.node.number == 1) - btoi(b.node.number == 1)
+		})
+	}
 	for i, p := range order {
 		if i == len(order)-1 {
 			w.awaitEnd(order[:i])

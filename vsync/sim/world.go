@@ -31,7 +31,7 @@ type Options struct {
 	Seed     uint64
 	Nodes    int           // that are there from the start
 	Groups   int           // in which they are members
-	Oracle   int           // members of the ORACLE when complete; 0: one, the first node, which does not crash
+	Oracle   int           // members of the ORACLE when complete
 	Faults   time.Duration // how long the weather lasts
 	Weather  *Weather
 	Mix      *Mix
@@ -90,6 +90,7 @@ type World struct {
 	live       []*process
 	ended      []*process // over and not yet buried
 	byEndpoint map[dataplane.Endpoint]*node
+	systems    []*system
 	history    *history
 	trace      tracer
 	stats      Stats
@@ -123,8 +124,8 @@ func (w *World) draw() {
 		w.weather = *o.Weather
 	} else {
 		w.weather = DrawWeather(o.Seed)
-		w.weather.OracleCrash = o.Oracle > 1
 	}
+	w.drawOracle(newRandom(o.Seed, drawOracle))
 	w.mix = drawMix(r)
 	if o.Mix != nil {
 		w.mix = *o.Mix
@@ -147,9 +148,6 @@ func (w *World) draw() {
 	if o.Faults == 0 {
 		o.Faults = r.between(300*time.Millisecond, 1200*time.Millisecond)
 	}
-	if o.Oracle == 0 {
-		o.Oracle = 1
-	}
 	if o.MTU == 0 {
 		o.MTU = 1472
 	}
@@ -161,6 +159,18 @@ func (w *World) draw() {
 	}
 }
 
+// drawOracle draws how many members the ORACLE has, and whether they are subject to the weather. When there is only one,
+// the whole system ends with it.
+func (w *World) drawOracle(r random) {
+	o := &w.opts
+	if o.Oracle == 0 {
+		o.Oracle = []int{1, 1, 3, 3, 3, 3, 3, 5}[r.IntN(8)]
+	}
+	if o.Weather == nil {
+		w.weather.OracleCrash = o.Oracle > 1 || r.chance(0.2)
+	}
+}
+
 // drawTiming draws the engines' time constants: most seeds use short ones, so that a crash is noticed while other
 // things go on.
 func (w *World) drawTiming(r random) {
@@ -169,6 +179,7 @@ func (w *World) drawTiming(r random) {
 		t.Discovery, t.Heartbeat, t.Suspect = 50*time.Millisecond, 30*time.Millisecond, 400*time.Millisecond
 		t.Request, t.Beacon = 60*time.Millisecond, 10*time.Millisecond
 	}
+	t.OracleLost = t.Suspect * time.Duration(4+r.IntN(5))
 	if r.chance(0.3) {
 		t.Gather = r.upTo(10 * time.Millisecond)
 	}
@@ -176,6 +187,7 @@ func (w *World) drawTiming(r random) {
 		t.Nak, t.Ack, t.Sync = t.Nak+slow, t.Ack+slow, t.Sync+slow
 		t.LinkRetry += slow
 		t.Suspect += 15 * slow
+		t.OracleLost += 60 * slow
 	}
 }
 

@@ -55,3 +55,10 @@ func (g *group) dump(b *strings.Builder) {
 		fmt.Fprintf(b, "  waits for the acceptors of rank %d's %d, placed by %d\n", r, q, by)
 	}
 }
+
+// System returns the number of the system that the process is part of, 0 while it is of none.
+func (e *Engine) System() uint32 { return e.box.System }
+
+// Quorums returns, for a member of the ORACLE, the sets of incarnations of each of which the ORACLE needs a majority;
+// nil for everyone else.
+func (e *Engine) Quorums() [][]uint64 { return e.member.Quorums() }

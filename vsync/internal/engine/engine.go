@@ -78,7 +78,7 @@ func New(cfg Config) (*Engine, error) {
 		FastStart: cfg.Oracle.FastStart, Canary: cfg.Canary, Seed: cfg.Seed, Channel: beaconChannel, Low: 5000,
 		Count:     25,
 		Discovery: t.Discovery, Beacon: t.Beacon, Gather: t.Gather, Request: t.Request, Heartbeat: t.Heartbeat,
-		OracleLost: t.OracleLost,
+		Suspect: t.Suspect, OracleLost: t.OracleLost,
 	}, e.box, (*controlLane)(e), (*hooks)(e))
 	return e, nil
 }

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/khamsin-io/khamsin/dataplane/clock"
@@ -40,8 +41,12 @@ func (h *hooks) Warn(text string) {
 	h.out.Events = append(h.out.Events, Event{Kind: EventWarning, Text: text})
 }
 
-// Lost is called when the ORACLE cannot be reached any more.
+// Removed is called in an ORACLE member that reads of its own removal in the log.
+func (h *hooks) Removed(_ clock.Time, by core.Address, reason string) {
+	(*Engine)(h).finish(fmt.Errorf("%w: %s (accused by %v)", ErrPoisoned, reason, by))
+}
 
+// Lost is called when the ORACLE cannot be reached any more.
 func (h *hooks) Lost(clock.Time) { (*Engine)(h).finish(ErrOracleLost) }
 
 // Stopped is called when the departure is complete.

@@ -1,6 +1,7 @@
 package member
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -8,6 +9,7 @@ import (
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/khamsin-io/khamsin/dataplane/invariant"
@@ -15,14 +17,15 @@ import (
 )
 
 // Consensus is the ORACLE's replicated log: raft, driven as a machine. It owns no clock: elections begin when Campaign
-// is called, because the ORACLE's own failure detection has found the leader gone, and Beat makes the leader send its
-// heartbeats; so runs are deterministic. Its log lives in memory, which is sound because a crashed process never comes
-// back under its old identity.
+// is called, and Beat makes the leader send its heartbeats; raft's own election timer, which draws from a global
+// generator, never runs out, so runs are deterministic. Its log lives in memory, which is sound because a crashed
+// process never comes back under its old identity.
 type Consensus struct {
 	id      uint64
 	node    *raft.RawNode
 	storage *raft.MemoryStorage
 	voters  []core.Address // who they are is part of the configuration changes
+	former  []core.Address // who they were before the change that is under way
 	applied uint64
 	conf    *raftpb.ConfState
 
@@ -72,8 +75,9 @@ func start(self core.Address) *Consensus {
 
 func (c *Consensus) open() {
 	node, err := raft.NewRawNode(&raft.Config{
-		ID: c.id, ElectionTick: 1 << 30, HeartbeatTick: 1, Storage: c.storage, Applied: c.applied,
+		ID: c.id, ElectionTick: 1 << 29, HeartbeatTick: 1, Storage: c.storage, Applied: c.applied,
 		MaxSizePerMsg: 1 << 20, MaxInflightMsgs: 64, MaxUncommittedEntriesSize: 64 << 20,
+		PreVote: true, StepDownOnRemoval: true,
 		Logger: &raft.DefaultLogger{Logger: log.New(io.Discard, "", 0)},
 	})
 	c.must(err)
@@ -92,10 +96,13 @@ func (c *Consensus) Leader() bool { return c.node.BasicStatus().RaftState == raf
 // LeaderKnown tells whether some replica is known to lead.
 func (c *Consensus) LeaderKnown() bool { return c.node.BasicStatus().Lead != raft.None }
 
+// LeaderID returns the incarnation of the replica that is known to lead, 0 when none is.
+func (c *Consensus) LeaderID() uint64 { return c.node.BasicStatus().Lead }
+
 // Voters returns the ORACLE's members, the leader first when it is known.
 func (c *Consensus) Voters() []core.Address {
 	list := slices.Clone(c.voters)
-	lead := c.node.BasicStatus().Lead
+	lead := c.LeaderID()
 	if i := slices.IndexFunc(list, func(a core.Address) bool { return a.Incarnation == lead }); i > 0 {
 		a := list[i]
 		list = slices.Insert(slices.Delete(list, i, i+1), 0, a)
@@ -105,9 +112,11 @@ func (c *Consensus) Voters() []core.Address {
 
 // address finds an ORACLE member, or another process of the system, by its incarnation.
 func (c *Consensus) address(incarnation uint64) core.Address {
-	for _, a := range c.voters {
-		if a.Incarnation == incarnation {
-			return a
+	for _, list := range [][]core.Address{c.voters, c.former} {
+		for _, a := range list {
+			if a.Incarnation == incarnation {
+				return a
+			}
 		}
 	}
 	for i := range c.Registry.procs {
@@ -121,6 +130,19 @@ func (c *Consensus) address(incarnation uint64) core.Address {
 // Voter tells whether a process is an ORACLE member.
 func (c *Consensus) Voter(a core.Address) bool { return slices.Contains(c.voters, a) }
 
+// Quorums returns the sets of incarnations of each of which a majority is needed: one set, or two while a change of the
+// ORACLE's membership is under way. Nil for a replica that has not heard of the log yet.
+func (c *Consensus) Quorums() [][]uint64 {
+	if c.conf == nil {
+		return nil
+	}
+	list := [][]uint64{c.conf.GetVoters()}
+	if c.Changing() {
+		list = append(list, c.conf.GetVotersOutgoing())
+	}
+	return list
+}
+
 // Propose hands in a command. False means that it cannot be taken now (no leader); the requester will ask again.
 func (c *Consensus) Propose(cmd *Command) bool { return c.node.Propose(cmd.Encode()) == nil }
 
@@ -131,29 +153,15 @@ func (c *Consensus) Campaign() {
 	}
 }
 
-// Electable tells whether this replica itself may be elected.
+// Electable tells whether this replica itself may be elected: it has a vote, in what was or in what will be.
 func (c *Consensus) Electable() bool {
-	return slices.ContainsFunc(c.voters, func(a core.Address) bool { return a.Incarnation == c.id })
+	return c.conf != nil && (slices.Contains(c.conf.GetVoters(), c.id) ||
+		slices.Contains(c.conf.GetVotersOutgoing(), c.id))
 }
 
-// Needed tells whether the others cannot go on without this replica: it is still a voter, and there are processes that
+// Needed tells whether the others cannot go on without this replica: it still has a vote, and there are processes that
 // could take over.
-func (c *Consensus) Needed() bool {
-	if c.conf == nil {
-		return false
-	}
-	if slices.Contains(c.conf.GetVotersOutgoing(), c.id) {
-		return true
-	}
-	return slices.Contains(c.conf.GetVoters(), c.id) && (len(c.conf.GetVoters()) > 1 || len(c.Registry.eligible()) > 0)
-}
-
-// Leaderless tells whether nobody leads, or somebody who is no voter any more.
-func (c *Consensus) Leaderless() bool {
-	lead := c.node.BasicStatus().Lead
-	return lead == raft.None || !slices.ContainsFunc(c.voters,
-		func(a core.Address) bool { return a.Incarnation == lead })
-}
+func (c *Consensus) Needed() bool { return c.Electable() && len(c.Registry.eligible()) > 0 }
 
 // Changing tells whether a change of the ORACLE's membership is under way.
 func (c *Consensus) Changing() bool { return c.conf != nil && len(c.conf.GetVotersOutgoing()) > 0 }
@@ -161,38 +169,89 @@ func (c *Consensus) Changing() bool { return c.conf != nil && len(c.conf.GetVote
 // Beat makes a leader send heartbeats.
 func (c *Consensus) Beat() { c.node.Tick() }
 
-// Step takes a message of another ORACLE member in.
-func (c *Consensus) Step(data []byte) error {
+// errUnwanted is a message that a replica does not listen to.
+var errUnwanted = errors.New("member: raft message not wanted now") // immutable: an error
+
+// Step takes a message of another ORACLE member in. With loyal set, nobody gets this replica's vote for an election
+// that the leader did not ask for itself. It tells whether the message is one of the present leader.
+func (c *Consensus) Step(data []byte, loyal bool) (led bool, err error) {
 	m := new(raftpb.Message)
 	if err := proto.Unmarshal(data, m); err != nil {
-		return fmt.Errorf("member: raft message: %w", err)
+		return false, fmt.Errorf("member: raft message: %w", err)
 	}
-	return c.node.Step(m)
+	if loyal && m.GetType() == raftpb.MsgPreVote {
+		return false, errUnwanted
+	}
+	if err := c.node.Step(m); err != nil {
+		return false, fmt.Errorf("member: raft message: %w", err)
+	}
+	switch m.GetType() {
+	case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgSnap:
+		return m.GetFrom() == c.LeaderID(), nil
+	}
+	return false, nil
 }
 
-// Change proposes to make exactly these processes the ORACLE. One change is under way at a time.
-func (c *Consensus) Change(voters []core.Address) bool {
-	if c.conf == nil || len(c.conf.GetVotersOutgoing()) > 0 {
-		return false
+// Learners returns the incarnations of the processes that follow the log without a vote.
+func (c *Consensus) Learners() []uint64 {
+	if c.conf == nil {
+		return nil
 	}
-	cc := &raftpb.ConfChangeV2{Context: core.AppendAddresses(nil, voters)}
-	cc.Transition = raftpb.ConfChangeTransitionJointImplicit.Enum()
+	return c.conf.GetLearners()
+}
+
+// lagMax is how many entries behind the newest a learner may be when it becomes a voter.
+const lagMax = 16
+
+// CaughtUp tells, on the leader, whether a replica holds nearly all of the log.
+func (c *Consensus) CaughtUp(incarnation uint64) bool {
+	up, commit := false, c.node.BasicStatus().GetCommit()
+	c.node.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
+		up = up || id == incarnation && pr.State == tracker.StateReplicate && pr.Match+lagMax >= commit
+	})
+	return up
+}
+
+// Change proposes to make exactly these processes the ORACLE. One change is under way at a time: a second one is
+// refused by raft without a word.
+func (c *Consensus) Change(voters []core.Address) {
+	var list []*raftpb.ConfChangeSingle
 	for _, a := range voters {
 		if !c.Voter(a) {
-			id := a.Incarnation
-			cc.Changes = append(cc.Changes, &raftpb.ConfChangeSingle{Type: raftpb.ConfChangeAddNode.Enum(),
-				NodeId: &id})
+			list = append(list, single(raftpb.ConfChangeAddNode, a.Incarnation))
 		}
 	}
 	for _, a := range c.voters {
 		if !slices.Contains(voters, a) {
-			id := a.Incarnation
-			cc.Changes = append(cc.Changes, &raftpb.ConfChangeSingle{Type: raftpb.ConfChangeRemoveNode.Enum(),
-				NodeId: &id})
+			list = append(list, single(raftpb.ConfChangeRemoveNode, a.Incarnation))
 		}
 	}
-	return len(cc.Changes) > 0 && c.node.ProposeConfChange(cc) == nil
+	c.change(list, core.AppendAddresses(nil, voters))
 }
+
+// Teach proposes who follows the log without a vote: some more and some less.
+func (c *Consensus) Teach(add, remove []uint64) {
+	var list []*raftpb.ConfChangeSingle
+	for _, id := range add {
+		list = append(list, single(raftpb.ConfChangeAddLearnerNode, id))
+	}
+	for _, id := range remove {
+		list = append(list, single(raftpb.ConfChangeRemoveNode, id))
+	}
+	c.change(list, nil)
+}
+
+func single(t raftpb.ConfChangeType, id uint64) *raftpb.ConfChangeSingle {
+	return &raftpb.ConfChangeSingle{Type: t.Enum(), NodeId: &id}
+}
+
+func (c *Consensus) change(list []*raftpb.ConfChangeSingle, voters []byte) {
+	cc := &raftpb.ConfChangeV2{Context: voters, Changes: list} // several changes: by joint consensus
+	_ = c.node.ProposeConfChange(cc)                           // refused: asked again at the next beat
+}
+
+// Transfer asks another voter to lead; with this replica's own address it calls that off.
+func (c *Consensus) Transfer(to core.Address) { c.node.TransferLeader(to.Incarnation) }
 
 // Applied is one committed entry's effects.
 type Applied struct {
@@ -239,7 +298,10 @@ func (c *Consensus) apply(e *raftpb.Entry) Applied {
 		c.must(proto.Unmarshal(e.Data, cc))
 		c.conf = c.node.ApplyConfChange(cc)
 		if voters, _, err := core.DecodeAddresses(cc.Context); err == nil && len(voters) > 0 {
-			c.voters = voters
+			c.voters, c.former = voters, c.voters
+		}
+		if !c.Changing() {
+			c.former = nil
 		}
 		c.compact(0)
 		a.Conf = true
@@ -261,16 +323,19 @@ func (c *Consensus) compact(keep uint64) {
 }
 
 func (c *Consensus) snapshotData() []byte {
-	return append(core.AppendAddresses(nil, c.voters), c.Registry.Encode()...)
+	return append(core.AppendAddresses(core.AppendAddresses(nil, c.voters), c.former), c.Registry.Encode()...)
 }
 
 func (c *Consensus) restore(s *raftpb.Snapshot) {
 	voters, rest, err := core.DecodeAddresses(s.Data)
 	c.must(err)
+	former, rest, err := core.DecodeAddresses(rest)
+	c.must(err)
 	reg, err := DecodeRegistry(rest)
 	c.must(err)
 	c.must(c.storage.ApplySnapshot(s))
-	c.voters, c.Registry, c.applied, c.conf = voters, reg, s.GetMetadata().GetIndex(), s.GetMetadata().GetConfState()
+	c.voters, c.former, c.Registry = voters, former, reg
+	c.applied, c.conf = s.GetMetadata().GetIndex(), s.GetMetadata().GetConfState()
 }
 
 func (c *Consensus) send(m *raftpb.Message) {

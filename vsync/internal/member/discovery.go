@@ -108,7 +108,8 @@ func (m *Machine) OnBeacon(now clock.Time, system uint32, payload []byte) {
 
 // onSeek answers who looks for a system, and lets the better founder go first.
 func (m *Machine) onSeek(now clock.Time, b *beacon) {
-	if m.Leader() && m.Active() {
+	if m.state == active && m.cons != nil && m.cons.Electable() {
+		// Followers answer too: while the lead passes from one to another nobody may take the system for absent.
 		m.beacon(beaconOffer, b.from.Endpoint())
 		return
 	}
@@ -179,6 +180,6 @@ func (m *Machine) found(now clock.Time) {
 // dissolve gives up a system that nobody else has joined.
 func (m *Machine) dissolve(clock.Time) {
 	m.cons = nil
-	m.lead = leadership{beatAt: clock.Never, electAt: clock.Never, welcomeAt: clock.Never}
+	m.lead = idle()
 	m.local = nil
 }

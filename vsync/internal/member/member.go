@@ -34,7 +34,7 @@ type Config struct {
 	Low       uint32            // first channel for groups
 	Count     uint32            // channels for groups
 
-	Discovery, Beacon, Gather, Request, Heartbeat, OracleLost time.Duration
+	Discovery, Beacon, Gather, Request, Heartbeat, Suspect, OracleLost time.Duration
 }
 
 // Lane carries control messages to other processes: in order, without loss or duplicate, until one of the two is
@@ -54,8 +54,9 @@ type Hooks interface {
 	Gone(now clock.Time, a core.Address)
 	OracleChanged(text string)
 	Warn(text string)
-	Lost(now clock.Time)    // the ORACLE cannot be reached any more, or none was found
-	Stopped(now clock.Time) // the orderly departure is complete
+	Lost(now clock.Time)                                    // the ORACLE cannot be reached any more, or none was found
+	Removed(now clock.Time, by core.Address, reason string) // the ORACLE removed this process as failed
+	Stopped(now clock.Time)                                 // the orderly departure is complete
 }
 
 type state uint8
@@ -91,6 +92,7 @@ type Machine struct {
 
 	cons      *Consensus
 	lead      leadership
+	removedBy *Effect        // this process was removed as failed
 	local     []localMessage // messages to this process itself
 	lingerAt  clock.Time     // when a process that was taken out in order may go
 	dismissed bool           // the ORACLE can do without this process
@@ -117,7 +119,7 @@ func New(cfg Config, out *pdu.Outbox, lane Lane, hooks Hooks) *Machine {
 	m.number = 1 // the request to be taken in
 	m.beaconAt, m.foundAt, m.giveUpAt, m.retryAt = never, never, never, never
 	m.lingerAt, m.departBy = never, never
-	m.lead.beatAt, m.lead.electAt, m.lead.welcomeAt = never, never, never
+	m.lead = idle()
 	return m
 }
 
@@ -145,6 +147,14 @@ func (m *Machine) Oracle() []core.Address { return m.oracle }
 
 // Leader tells whether this process leads the ORACLE.
 func (m *Machine) Leader() bool { return m.cons != nil && m.cons.Leader() }
+
+// Quorums returns, for an ORACLE member, the sets of incarnations of each of which a majority is needed.
+func (m *Machine) Quorums() [][]uint64 {
+	if m.cons == nil || !m.cons.Electable() {
+		return nil
+	}
+	return m.cons.Quorums()
+}
 
 // Request queues a command for the ORACLE.
 func (m *Machine) Request(now clock.Time, c Command) {
@@ -267,7 +277,6 @@ func (m *Machine) OnMessage(now clock.Time, from uint64, t pdu.Type, body []byte
 		if msg == nil || pdu.Decode(msg, body) != nil {
 			return
 		}
-		m.heardAt = now
 		m.handle(now, t, msg)
 	}
 	m.settle(now)
@@ -292,6 +301,10 @@ func newMessage(t pdu.Type) pdu.Message {
 }
 
 func (m *Machine) handle(now clock.Time, t pdu.Type, msg pdu.Message) {
+	switch t { // coordinators pass on the others
+	case pdu.TypeWelcome, pdu.TypeDone, pdu.TypeRefuse, pdu.TypeWatch:
+		m.heardAt = now
+	}
 	switch v := msg.(type) {
 	case *pdu.Welcome:
 		m.onWelcome(now, v)
@@ -312,7 +325,6 @@ func (m *Machine) onWelcome(now clock.Time, w *pdu.Welcome) {
 	if len(w.Oracle) == 0 || w.System != m.out.System {
 		return
 	}
-	m.heardAt = now
 	changed := !slices.Equal(m.oracle, w.Oracle)
 	m.oracle, m.turn = w.Oracle, 0
 	if m.state == attaching {
@@ -332,14 +344,18 @@ func (m *Machine) onWelcome(now clock.Time, w *pdu.Welcome) {
 
 // settle carries out what the log committed and delivers what this process tells itself, until there is nothing more.
 func (m *Machine) settle(now clock.Time) {
-	for {
+	for m.state != over {
 		m.drain(now)
+		if r := m.removedBy; r != nil {
+			m.state = over
+			m.hooks.Removed(now, r.By, r.Reason)
+			return
+		}
 		if len(m.local) == 0 {
 			return
 		}
 		l := m.local[0]
 		m.local = m.local[1:]
-		m.heardAt = now
 		m.handle(now, l.t, l.m)
 	}
 }
@@ -356,7 +372,7 @@ func (m *Machine) tell(now clock.Time, to core.Address, t pdu.Type, msg pdu.Mess
 // Deadline returns when Tick has something to do.
 func (m *Machine) Deadline() clock.Time {
 	t := min(m.beaconAt, m.foundAt, m.giveUpAt, m.retryAt, m.lingerAt, m.departBy)
-	t = min(t, m.lead.beatAt, m.lead.electAt, m.lead.welcomeAt)
+	t = min(t, m.lead.beatAt, m.lead.electAt, m.lead.welcomeAt, m.lead.recallAt)
 	for _, g := range m.lead.gather {
 		t = min(t, g.at)
 	}
@@ -409,7 +425,7 @@ func (m *Machine) Dump() string {
 		s += fmt.Sprintf(" (first: op %d)", m.pending[0].Op)
 	}
 	if m.cons != nil {
-		s += fmt.Sprintf(", voters %v, leader known %v, %d processes", m.cons.Voters(), m.cons.LeaderKnown(),
+		s += fmt.Sprintf(", voters %v, leader %x, %d processes", m.cons.Voters(), m.cons.LeaderID(),
 			len(m.cons.Registry.procs))
 	}
 	return s

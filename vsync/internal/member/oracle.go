@@ -27,8 +27,9 @@ type leadership struct {
 	beatAt    clock.Time
 	beats     int
 	welcomeAt clock.Time
-	electAt   clock.Time // when to stand for election
-	suspect   core.Address
+	electAt   clock.Time   // when to stand for election
+	heardAt   clock.Time   // a follower: when the leader was last heard of
+	suspect   core.Address // a leader that was accused
 	gather    []gathering
 	assigned  map[core.Address]*pdu.Watch
 	epoch     uint64
@@ -36,6 +37,14 @@ type leadership struct {
 	changed   bool
 	voters    []core.Address // before the change that is under way
 	splitTold bool
+	transfer  core.Address // who was asked to lead instead
+	recallAt  clock.Time   // when that is called off
+}
+
+// idle returns the leadership of a process that is no ORACLE member.
+func idle() leadership {
+	never := clock.Never
+	return leadership{beatAt: never, electAt: never, welcomeAt: never, recallAt: never}
 }
 
 // submit hands a command to the log, here or (by forwarding) at the leader.
@@ -58,16 +67,24 @@ func (m *Machine) submit(now clock.Time, c *Command) {
 
 // suspectLeader makes an ORACLE member stand for election when the leader is accused, the elder ones sooner.
 func (m *Machine) suspectLeader(now clock.Time, who core.Address) {
-	if m.cons == nil || m.cons.Leader() || who == m.cfg.Self || m.lead.electAt != clock.Never {
-		return
-	}
-	voters := m.cons.Voters()
-	if len(voters) == 0 || voters[0] != who {
+	if m.cons == nil || m.cons.Leader() || who == m.cfg.Self || m.cons.LeaderID() != who.Incarnation ||
+		m.lead.suspect == who {
 		return
 	}
 	m.lead.suspect = who
-	place := slices.Index(voters, m.cfg.Self)
-	m.lead.electAt = now.Add(m.cfg.Heartbeat / 2 * max(0, time.Duration(place-1)))
+	m.lead.electAt = min(m.lead.electAt, now.Add(m.cfg.Heartbeat/2*m.place()))
+}
+
+// place returns how many ORACLE members are elder than this one, the leader not counted.
+func (m *Machine) place() time.Duration {
+	return max(0, time.Duration(slices.Index(m.cons.Voters(), m.cfg.Self)-1))
+}
+
+// awaitLeader sets when this ORACLE member stands for election unless it hears of the leader before. Elder members are
+// quicker, and no two wait equally long, so that votes are seldom split.
+func (m *Machine) awaitLeader(now clock.Time) {
+	jitter := m.cfg.Heartbeat * time.Duration(m.random(100)) / 200
+	m.lead.electAt = now.Add(m.cfg.Suspect + m.cfg.Heartbeat*m.place() + jitter)
 }
 
 func (m *Machine) onConsensus(now clock.Time, from uint64, data []byte) {
@@ -82,8 +99,25 @@ func (m *Machine) onConsensus(now clock.Time, from uint64, data []byte) {
 		m.lead.heard = map[uint64]clock.Time{}
 	}
 	m.lead.heard[from] = now
-	m.heardAt = now
-	_ = m.cons.Step(data) // refused: from a member that is none any more, or malformed
+	// Refused: not wanted, from a member that is none any more, or malformed.
+	led, err := m.cons.Step(data, m.loyal(now))
+	if err != nil || !led {
+		return
+	}
+	m.heardAt, m.lead.heardAt = now, now
+	if m.lead.suspect.Incarnation != from {
+		m.lead.suspect = core.NoAddress
+		m.awaitLeader(now)
+	}
+}
+
+// loyal tells whether this ORACLE member has a leader that it heard of lately and nobody accuses.
+func (m *Machine) loyal(now clock.Time) bool {
+	if m.cons.Leader() {
+		return m.quorumHeard(now, m.cfg.Suspect)
+	}
+	lead := m.cons.LeaderID()
+	return lead != 0 && lead != m.lead.suspect.Incarnation && now.Sub(m.lead.heardAt) < m.cfg.Suspect/2
 }
 
 // drain applies what was committed and, on the leader, tells it.
@@ -114,7 +148,7 @@ func (m *Machine) drain(now clock.Time) {
 			m.lead.changed = true
 			m.greetVoters(now)
 			m.dismiss(now, leading)
-			m.onOracleChange(now)
+			m.onOracleChange(now, leading)
 		}
 		for i := range a.Effects {
 			m.effect(now, &a.Effects[i], leading)
@@ -123,7 +157,7 @@ func (m *Machine) drain(now clock.Time) {
 	}
 	if leading && len(applied) > 0 {
 		m.assignWatchers(now)
-		m.rebalance()
+		m.rebalance(now)
 	}
 	if leading && m.lead.changed {
 		m.lead.changed = false
@@ -134,6 +168,7 @@ func (m *Machine) drain(now clock.Time) {
 // takeOver begins a leadership: whatever the leader before may not have told is told again.
 func (m *Machine) takeOver(now clock.Time, _ []Applied) {
 	m.lead.beatAt, m.lead.electAt, m.lead.welcomeAt = now.Add(m.cfg.Heartbeat), clock.Never, now
+	m.lead.transfer, m.lead.recallAt = core.NoAddress, clock.Never
 	m.lead.assigned = nil
 	m.lead.gather = nil
 	m.lead.changed = true
@@ -142,7 +177,7 @@ func (m *Machine) takeOver(now clock.Time, _ []Applied) {
 	m.hooks.OracleChanged("leads the ORACLE")
 	if !m.lead.suspect.IsZero() && m.cons.Registry.Alive(m.lead.suspect) {
 		m.cons.Propose(&Command{Op: opRemove, By: m.cfg.Self, Who: m.lead.suspect,
-			Reason: "led the ORACLE and fell silent"})
+			Reason: "led the ORACLE and was accused"})
 	}
 	m.lead.suspect = core.NoAddress
 	for _, e := range m.cons.Registry.Outstanding() {
@@ -172,20 +207,24 @@ func (m *Machine) greetVoters(now clock.Time) {
 	if m.lead.heard == nil {
 		m.lead.heard = map[uint64]clock.Time{}
 	}
-	for _, v := range m.cons.Voters() {
-		if _, ok := m.lead.heard[v.Incarnation]; !ok {
-			m.lead.heard[v.Incarnation] = now
+	for _, set := range m.cons.Quorums() {
+		for _, id := range set {
+			if _, ok := m.lead.heard[id]; !ok {
+				m.lead.heard[id] = now
+			}
 		}
 	}
 }
 
-func (m *Machine) onOracleChange(now clock.Time) {
-	if m.cons.Electable() {
-		m.hooks.OracleChanged("is a member of the ORACLE")
-		voters := m.cons.Voters()
-		if m.cons.Leaderless() && !m.cons.Changing() && len(voters) > 0 && voters[0] == m.cfg.Self {
-			m.lead.electAt = now
-		}
+func (m *Machine) onOracleChange(now clock.Time, leading bool) {
+	if !m.cons.Electable() {
+		m.lead.electAt = clock.Never
+		return
+	}
+	m.hooks.OracleChanged("is a member of the ORACLE")
+	if !leading && m.lead.electAt == clock.Never {
+		m.lead.heardAt = now
+		m.awaitLeader(now)
 	}
 }
 
@@ -234,10 +273,11 @@ func (m *Machine) tellLeft(now clock.Time, d *pdu.Decision) {
 }
 
 func (m *Machine) forget(now clock.Time, e *Effect) {
-	if e.Who == m.cfg.Self {
-		return
-	}
-	if !e.Orderly {
+	switch {
+	case e.Orderly:
+	case e.Who == m.cfg.Self:
+		m.removedBy = e
+	default:
 		m.hooks.Gone(now, e.Who)
 	}
 }
@@ -279,36 +319,81 @@ func (m *Machine) assignWatchers(now clock.Time) {
 	m.lead.assigned = next
 }
 
-// rebalance makes the ORACLE as large as it should be: an odd number of members, of the eldest eligible processes,
-// keeping those that are alive. Even numbers would add members without adding tolerance.
-func (m *Machine) rebalance() {
+// rebalance makes the ORACLE as large as it should be, one step at a time. Newcomers first follow the log without a
+// vote, so that one who dies while it is let in costs nothing. A leader that is to go lets another one in, hands the
+// lead over, and is taken out by it.
+func (m *Machine) rebalance(now clock.Time) {
+	c := m.cons
+	target := m.target()
+	if len(target) == 0 || c.Changing() {
+		return
+	}
+	stays := slices.Contains(target, m.cfg.Self)
+	if !stays {
+		target = append(target, m.cfg.Self)
+	}
+	if !m.teach(target) {
+		return
+	}
+	switch {
+	case !sameSet(target, c.Voters()):
+		for _, a := range target {
+			if !c.Voter(a) && (!c.CaughtUp(a.Incarnation) || now.Sub(m.lead.heard[a.Incarnation]) > 2*m.cfg.Heartbeat) {
+				return
+			}
+		}
+		c.Change(target)
+	case !stays && m.lead.transfer.IsZero():
+		next := slices.IndexFunc(target, func(a core.Address) bool {
+			return a != m.cfg.Self && c.CaughtUp(a.Incarnation)
+		})
+		if next >= 0 {
+			m.lead.transfer, m.lead.recallAt = target[next], now.Add(m.cfg.Suspect)
+			c.Transfer(m.lead.transfer)
+		}
+	}
+}
+
+// target returns who should be the ORACLE: an odd number of members, keeping those that are alive, and then the eldest
+// eligible processes. Even numbers would add members without adding tolerance.
+func (m *Machine) target() []core.Address {
 	eligible := m.cons.Registry.eligible()
 	size := min(m.cfg.Size, len(eligible))
 	if size%2 == 0 {
 		size--
 	}
 	if size < 1 {
-		return
+		return nil
 	}
-	voters := m.cons.Voters()
-	target := slices.DeleteFunc(slices.Clone(voters), func(a core.Address) bool {
-		return !slices.Contains(eligible,
-			a)
-	})
-	if len(target) > size {
-		target = target[:size]
-	}
+	target := slices.DeleteFunc(m.cons.Voters(), func(a core.Address) bool { return !slices.Contains(eligible, a) })
+	target = target[:min(size, len(target))]
 	for _, a := range eligible {
-		if len(target) >= size {
-			break
-		}
-		if !slices.Contains(target, a) {
+		if len(target) < size && !slices.Contains(target, a) {
 			target = append(target, a)
 		}
 	}
-	if !sameSet(target, voters) {
-		m.cons.Change(target)
+	return target
+}
+
+// teach makes those who shall become voters learners, and nobody else, and tells whether that is so already.
+func (m *Machine) teach(target []core.Address) bool {
+	learners := m.cons.Learners()
+	var add, remove []uint64
+	for _, a := range target {
+		if !m.cons.Voter(a) && !slices.Contains(learners, a.Incarnation) {
+			add = append(add, a.Incarnation)
+		}
 	}
+	for _, id := range learners {
+		if !slices.ContainsFunc(target, func(a core.Address) bool { return a.Incarnation == id }) {
+			remove = append(remove, id)
+		}
+	}
+	if len(add)+len(remove) > 0 {
+		m.cons.Teach(add, remove)
+		return false
+	}
+	return true
 }
 
 func sameSet(a, b []core.Address) bool {
@@ -330,20 +415,15 @@ func (m *Machine) tickOracle(now clock.Time) {
 	}
 	if m.lead.electAt <= now {
 		m.lead.electAt = clock.Never
-		if canary.Enabled && m.cfg.Canary == canary.TwoPrimaries && !m.cons.Leader() {
-			m.cons = found(m.cfg.Self, m.cons.Registry) // decides alone from now on
-		}
-		if !m.cons.Leader() {
-			m.cons.Campaign()
-			m.lead.electAt = now.Add(m.cfg.Heartbeat + m.cfg.Heartbeat*time.Duration(m.random(100))/100)
-		}
-	}
-	if m.lead.electAt != clock.Never && m.leaderAgain() {
-		m.lead.electAt = clock.Never
+		m.stand(now)
 	}
 	if !m.cons.Leader() {
-		m.lead.beatAt, m.lead.welcomeAt = clock.Never, clock.Never
+		m.lead.beatAt, m.lead.welcomeAt, m.lead.recallAt = clock.Never, clock.Never, clock.Never
 		return
+	}
+	if m.lead.recallAt <= now {
+		m.lead.transfer, m.lead.recallAt = core.NoAddress, clock.Never
+		m.cons.Transfer(m.cfg.Self)
 	}
 	if m.lead.beatAt <= now {
 		m.beat(now)
@@ -364,10 +444,17 @@ func (m *Machine) tickOracle(now clock.Time) {
 	m.lead.gather = keep
 }
 
-// leaderAgain tells whether someone other than the suspect leads now.
-func (m *Machine) leaderAgain() bool {
-	voters := m.cons.Voters()
-	return m.cons.LeaderKnown() && len(voters) > 0 && voters[0] != m.lead.suspect
+// stand makes an ORACLE member without a leader stand for election, now and again a little later.
+func (m *Machine) stand(now clock.Time) {
+	if m.cons.Leader() || !m.cons.Electable() {
+		return
+	}
+	if canary.Enabled && m.cfg.Canary == canary.TwoPrimaries {
+		m.cons = found(m.cfg.Self, m.cons.Registry) // decides alone from now on
+		return
+	}
+	m.cons.Campaign()
+	m.lead.electAt = now.Add(m.cfg.Heartbeat + m.cfg.Heartbeat*time.Duration(m.random(100))/100)
 }
 
 func (m *Machine) beat(now clock.Time) {
@@ -377,27 +464,30 @@ func (m *Machine) beat(now clock.Time) {
 	if m.lead.beats%announceEvery == 1 {
 		m.beacon(beaconAnnounce, dataplane.Endpoint{})
 	}
-	m.rebalance()
+	m.rebalance(now)
 	if !m.quorumHeard(now, m.cfg.OracleLost) {
 		m.state = over
 		m.hooks.Lost(now)
 		return
 	}
-	m.heardAt = now
-	if !m.quorumHeard(now, m.cfg.OracleLost/3) {
-		return
+	if m.quorumHeard(now, m.cfg.OracleLost/3) {
+		m.heardAt = now
 	}
 }
 
-// quorumHeard tells whether a majority of the ORACLE was heard of within a span of time, this process included.
+// quorumHeard tells whether every majority that is needed was heard of within a span of time, this process included.
 func (m *Machine) quorumHeard(now clock.Time, span time.Duration) bool {
-	voters := m.cons.Voters()
-	heard := 0
-	for _, v := range voters {
-		at, ok := m.lead.heard[v.Incarnation]
-		if v == m.cfg.Self || (ok && now.Sub(at) <= span) {
-			heard++
+	for _, voters := range m.cons.Quorums() {
+		heard := 0
+		for _, v := range voters {
+			at, ok := m.lead.heard[v]
+			if v == m.cfg.Self.Incarnation || (ok && now.Sub(at) <= span) {
+				heard++
+			}
+		}
+		if 2*heard <= len(voters) {
+			return false
 		}
 	}
-	return 2*heard > len(voters)
+	return true
 }

@@ -1,0 +1,71 @@
+package sim
+
+import "slices"
+
+// system is one system of processes, as the processes know it: normally there is one in a world. A process that starts
+// cut off from all others founds another, whose groups have nothing to do with those of the first.
+type system struct {
+	id     uint32
+	number int  // from 1
+	lost   bool // its ORACLE has lost a majority: all its processes must end
+}
+
+// attach notes of which system a process has become part. In a network that cuts nobody off, nobody founds a second
+// system beside one that works.
+func (w *World) attach(p *process) {
+	id := p.engine.System()
+	i := slices.IndexFunc(w.systems, func(s *system) bool { return s.id == id })
+	if i < 0 {
+		i = len(w.systems)
+		w.systems = append(w.systems, &system{id: id, number: i + 1})
+		for _, other := range w.live {
+			if w.history.clean && other.attached && other.system != nil && !other.system.lost && !other.stopping {
+				w.history.complain(checkOne, w.now, "%v founded a system, while %v is part of one", p.record,
+					other.record)
+				break
+			}
+		}
+	}
+	p.system = w.systems[i]
+	p.record.system = p.system.number
+}
+
+// look finds out, when a process of the system has ended, whether the ORACLE still has a majority: some live member of
+// it must have a majority of live members in each set that it needs one of.
+func (s *system) look(w *World) {
+	if s.lost {
+		return
+	}
+	alive := map[uint64]bool{}
+	for _, p := range w.live {
+		if p.system == s {
+			alive[p.addr.Incarnation] = true
+		}
+	}
+	for _, p := range w.live {
+		if p.system == s && canLead(p.engine.Quorums(), alive) {
+			return
+		}
+	}
+	s.lost = true
+	w.trace.printf(w.now, "-", "the ORACLE of system %d has lost its majority", s.number)
+	for _, p := range w.live {
+		if p.system == s {
+			p.record.disturb = true
+		}
+	}
+}
+
+// canLead tells whether a majority of each set is alive.
+func canLead(quorums [][]uint64, alive map[uint64]bool) bool {
+	for _, set := range quorums {
+		n := 0
+		for _, id := range set {
+			n += btoi(alive[id])
+		}
+		if 2*n <= len(set) {
+			return false
+		}
+	}
+	return len(quorums) > 0
+}

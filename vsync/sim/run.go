@@ -145,6 +145,9 @@ func (w *World) converge(when string) bool {
 func (w *World) unrest() string {
 	for _, p := range w.live {
 		if !p.attached {
+			if w.isLost(p) {
+				continue
+			}
 			return p.name() + " has not been admitted to the system"
 		}
 		if p.system.lost {

@@ -28,6 +28,7 @@ func (w *World) attach(p *process) {
 	}
 	p.system = w.systems[i]
 	p.record.system = p.system.number
+	p.record.disturb = p.record.disturb || p.system.lost
 }
 
 // look finds out, when a process of the system has ended, whether the ORACLE still has a majority: some live member of
@@ -69,3 +70,11 @@ func canLead(quorums [][]uint64, alive map[uint64]bool) bool {
 	}
 	return len(quorums) > 0
 }
+
+// isLost tells whether a process that looks for a system can find none: it may not found one, and nobody else will.
+func (w *World) isLost(p *process) bool {
+	return !w.mayFound(p) && !slices.ContainsFunc(w.live, func(q *process) bool { return q.attached || w.mayFound(q) })
+}
+
+// mayFound tells whether a process may be a member of the ORACLE.
+func (w *World) mayFound(p *process) bool { return p.node.number == 1 || w.opts.Oracle > 1 }

@@ -251,7 +251,7 @@ func (w *World) engineConfig(p *process) engine.Config {
 		Self: p.addr, System: "sim", Seed: p.addr.Incarnation, Arena: p.arena, MTU: w.opts.MTU,
 		Timing: w.timing, Limits: w.limits,
 		Oracle: engine.Oracle{
-			Size: w.opts.Oracle, Eligible: p.node.number == 1 || w.opts.Oracle > 1,
+			Size: w.opts.Oracle, Eligible: w.mayFound(p),
 			FastStart: p.node.number == 1 && p.record.run == 1,
 		},
 	}

@@ -24,7 +24,8 @@ type beacon struct {
 	what   byte
 	system string
 	from   core.Address
-	procs  int // beaconAnnounce: processes of the system
+	found  bool // beaconSeek: the sender may found a system
+	procs  int  // beaconAnnounce: processes of the system
 	oracle []core.Address
 }
 
@@ -32,16 +33,18 @@ func (b *beacon) Append(w *pdu.Writer) {
 	w.Byte(b.what)
 	w.String(b.system)
 	w.Address(b.from)
+	w.Bool(b.found)
 	w.Uint(uint64(b.procs))
 	w.Addresses(b.oracle)
 }
 
 func (b *beacon) Decode(r *pdu.Reader) {
-	b.what, b.system, b.from, b.procs, b.oracle = r.Byte(), r.String(), r.Address(), int(r.Uint()), r.Addresses()
+	b.what, b.system, b.from, b.found = r.Byte(), r.String(), r.Address(), r.Bool()
+	b.procs, b.oracle = int(r.Uint()), r.Addresses()
 }
 
 func (m *Machine) beacon(what byte, to dataplane.Endpoint) {
-	b := &beacon{what: what, system: m.cfg.System, from: m.cfg.Self}
+	b := &beacon{what: what, system: m.cfg.System, from: m.cfg.Self, found: m.cfg.Eligible}
 	if m.cons != nil {
 		b.oracle, b.procs = m.cons.Voters(), len(m.cons.Registry.procs)
 	}
@@ -113,7 +116,7 @@ func (m *Machine) onSeek(now clock.Time, b *beacon) {
 		m.beacon(beaconOffer, b.from.Endpoint())
 		return
 	}
-	if m.state == seeking && m.foundAt != clock.Never && b.from.Compare(m.cfg.Self) < 0 {
+	if m.state == seeking && m.foundAt != clock.Never && b.found && b.from.Compare(m.cfg.Self) < 0 {
 		m.foundAt = now.Add(m.cfg.Discovery)
 	}
 }

@@ -104,7 +104,7 @@ func (m *Machine) onConsensus(now clock.Time, from uint64, data []byte) {
 	if err != nil || !led {
 		return
 	}
-	m.heardAt, m.lead.heardAt = now, now
+	m.lead.heardAt = now
 	if m.lead.suspect.Incarnation != from {
 		m.lead.suspect = core.NoAddress
 		m.awaitLeader(now)

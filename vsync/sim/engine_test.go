@@ -25,6 +25,27 @@ func TestEnginesKeepEveryGuarantee(t *testing.T) {
 	}
 }
 
+// Seeds that failed once, with what they found. What a seed draws may have changed since, but they stay.
+func TestSeedsThatFailed(t *testing.T) {
+	for _, k := range []struct {
+		seed uint64
+		what string
+	}{
+		{889, "a founder gave way to a process that may not found a system"},
+		{6282, "a process without a system took ten seconds to stop"},
+		{7220, "a process was accused that had not been told of its watcher, because the ORACLE's leader failed"},
+		{4162, "a process founded a second system while the first one elected a leader"},
+		{9169, "lanes to the lost ORACLE of another system kept their frames"},
+		{911, "followers of a leader without a majority went on for twice the time"},
+	} {
+		if r := Run(Options{Seed: k.seed}); r.Failed() {
+			var b strings.Builder
+			r.Report(&b)
+			t.Errorf("%s: %s", k.what, b.String())
+		}
+	}
+}
+
 func TestEnginesAreDeterministic(t *testing.T) {
 	for _, seed := range []uint64{2, 10, 35} {
 		a := Run(Options{Seed: seed})
@@ -39,7 +60,7 @@ func TestEnginesAreDeterministic(t *testing.T) {
 // The weather must be bad enough to mean something: over some seeds every kind of trouble happens.
 func TestWeatherIsBadEnough(t *testing.T) {
 	var sum Stats
-	for seed := uint64(1); seed <= 15; seed++ {
+	for seed := uint64(1); seed <= 40; seed++ {
 		s := Run(Options{Seed: seed}).Stats
 		sum.Lost += s.Lost
 		sum.Damaged += s.Damaged
@@ -50,6 +71,6 @@ func TestWeatherIsBadEnough(t *testing.T) {
 	}
 	if sum.Lost < 1000 || sum.Damaged < 100 || sum.Crashes < 10 || sum.Full < 5 || sum.Delivered < 10_000 ||
 		sum.Views < 200 {
-		t.Fatalf("15 seeds bring no more than %+v", sum)
+		t.Fatalf("40 seeds bring no more than %+v", sum)
 	}
 }

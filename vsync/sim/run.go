@@ -132,17 +132,28 @@ func (w *World) converge(when string) bool {
 	})
 	if !ok {
 		w.history.complain(checkLiveness, w.now, "no rest within %v%s: %s", convergeBound, when, reason)
-		for _, p := range w.live {
-			if d, ok := p.engine.(interface{ Dump() string }); ok {
-				w.trace.printf(w.now, p.name(), "%s", d.Dump())
-			}
-		}
+		w.dump()
 	}
 	return ok
 }
 
+// dump writes the state of every engine to the trace.
+func (w *World) dump() {
+	if w.trace.out == nil {
+		return
+	}
+	for _, p := range w.live {
+		if d, ok := p.engine.(interface{ Dump() string }); ok {
+			w.trace.printf(w.now, p.name(), "%s", d.Dump())
+		}
+	}
+}
+
 // unrest tells why the world is not at rest; empty when it is.
 func (w *World) unrest() string {
+	for _, s := range w.systems {
+		s.look(w)
+	}
 	for _, p := range w.live {
 		if !p.attached {
 			if w.isLost(p) {
@@ -230,6 +241,7 @@ func (w *World) checkMemory() {
 	for _, p := range w.live {
 		if held := p.arena.Outstanding(); held > heldMax {
 			w.history.complain(checkMemory, w.now, frugal, p.record, held, drainBound, heldMax)
+			w.dump()
 		}
 	}
 }

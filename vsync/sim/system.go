@@ -19,7 +19,7 @@ func (w *World) attach(p *process) {
 		i = len(w.systems)
 		w.systems = append(w.systems, &system{id: id, number: i + 1})
 		for _, other := range w.live {
-			if w.history.clean && other.attached && other.system != nil && !other.system.lost && !other.stopping {
+			if w.history.clean && !p.mute && other.attached && other.system != nil && !other.system.lost && !other.stopping {
 				w.history.complain(checkOne, w.now, "%v founded a system, while %v is part of one", p.record,
 					other.record)
 				break
@@ -31,12 +31,10 @@ func (w *World) attach(p *process) {
 	p.record.disturb = p.record.disturb || p.system.lost
 }
 
-// look finds out, when a process of the system has ended, whether the ORACLE still has a majority: some live member of
-// it must have a majority of live members in each set that it needs one of.
+// look finds out, when a process of the system has ended and when the world should come to rest, whether the ORACLE
+// still has a majority: some live member of it must have a majority of live members in each set that it needs one of.
+// A process that was made a member and has not read of it yet may turn a lost system into one that goes on.
 func (s *system) look(w *World) {
-	if s.lost {
-		return
-	}
 	alive := map[uint64]bool{}
 	for _, p := range w.live {
 		if p.system == s {
@@ -45,8 +43,12 @@ func (s *system) look(w *World) {
 	}
 	for _, p := range w.live {
 		if p.system == s && canLead(p.engine.Quorums(), alive) {
+			s.lost = false
 			return
 		}
+	}
+	if s.lost {
+		return
 	}
 	s.lost = true
 	w.trace.printf(w.now, "-", "the ORACLE of system %d has lost its majority", s.number)

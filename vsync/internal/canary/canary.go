@@ -8,21 +8,27 @@ type Bug uint8
 
 // The bugs.
 const (
-	None            Bug = iota
-	ForgetCut           // a survivor installs the next view without fetching what it lacks of the old one
-	SkipGap             // the receiver delivers past a gap in a stream
-	OwnOrderFirst       // a member delivers its own ordered messages without waiting for their place
-	RepairTwice         // a repaired packet is taken as new although it was there already
-	TrustDamage         // packets with a wrong checksum are accepted
-	StateLate           // the state for a joiner is taken one message too late
-	ViewWithoutLast     // one member installs views without their youngest member
-	IgnoreCause         // CausalSend is delivered without waiting for its causes
-	UnsafeSafe          // SafeSend is delivered before the acceptors hold it
-	FlushEarly          // Flush reports stability that is not there
-	TwoPrimaries        // a view is committed without the ORACLE's majority
-	NeverDiscard        // stable packets are never discarded
-	ForgetInstall       // a decided view is announced only once, and the announcement may be lost
-	WrongView           // a message that waited for the next view keeps the old view's label
+	None             Bug = iota
+	ForgetCut            // a survivor installs the next view without fetching what it lacks of the old one
+	SkipGap              // the receiver delivers past a gap in a stream
+	OwnOrderFirst        // a member delivers its own ordered messages without waiting for their place
+	RepairTwice          // a repaired packet is taken as new although it was there already
+	TrustDamage          // packets with a wrong checksum are accepted
+	StateLate            // the state for a joiner is taken one message too late
+	ViewWithoutLast      // one member installs views without their youngest member
+	IgnoreCause          // CausalSend is delivered without waiting for its causes
+	UnsafeSafe           // SafeSend is delivered before the acceptors hold it
+	FlushEarly           // Flush reports stability that is not there
+	TwoPrimaries         // a view is committed without the ORACLE's majority
+	NeverDiscard         // stable packets are never discarded
+	ForgetInstall        // a decided view is announced only once, and the announcement may be lost
+	WrongView            // a message that waited for the next view keeps the old view's label
+	LeaderOnlyOffers     // only the ORACLE's leader answers processes that look for a system
+	HastySuspicion       // a target is accused when it misses a sign of life or two
+	OwnLost              // a member now and then forgets to deliver a message of its own
+	PeerTwice            // a point-to-point message is delivered twice
+	KeepFrame            // a process that ends keeps a frame
+	StateUnasked         // a joiner is told to begin from nothing, though it has got the state
 	bugs
 )
 
@@ -30,11 +36,13 @@ var names = [...]string{ // immutable: table of names
 	"none", "forget-cut", "skip-gap", "own-order-first", "repair-twice", "trust-damage", "state-late",
 	"view-without-last",
 	"ignore-cause", "unsafe-safe", "flush-early", "two-primaries", "never-discard", "forget-install", "wrong-view",
+	"leader-only-offers", "hasty-suspicion", "own-lost", "peer-twice", "keep-frame", "state-unasked",
 }
 
 var checkers = [...]string{ // immutable: table of names
 	"", "same-messages", "fifo", "total-order", "no-duplicate", "no-creation", "joiner-state", "view-agreement",
 	"causal", "uniform", "flush-stable", "single-primary", "bounded-memory", "liveness", "view-synchrony",
+	"one-system", "accuracy", "self-delivery", "peer", "whole-arena", "contract",
 }
 
 // All returns every bug that can be planted.

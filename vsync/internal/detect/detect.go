@@ -3,7 +3,9 @@
 // the system.
 //
 // A watcher that was late itself (descheduled, stopped) does not hold its own lateness against its targets: the time
-// it was not running does not count. Everything belongs to the engine's goroutine.
+// it was not running does not count. A target that was never heard of may not know its watcher, because the ORACLE's
+// leader failed between telling one and the other; it gets time until another leader has told both. Everything belongs
+// to the engine's goroutine.
 package detect
 
 import (
@@ -23,9 +25,14 @@ type Config struct {
 	Suspect     time.Duration // silence after which a target is accused
 }
 
+// patience is how many times longer a target may be silent that was never heard of: so long that the ORACLE can elect a
+// new leader meanwhile.
+const patience = 3
+
 type target struct {
 	addr    core.Address
 	heardAt clock.Time
+	heard   bool // ever
 	accused bool
 }
 
@@ -71,7 +78,7 @@ func (d *Detector) OnLife(now clock.Time, incarnation uint64) {
 	for i := range d.targets {
 		if d.targets[i].addr.Incarnation == incarnation {
 			d.Heard++
-			d.targets[i].heardAt = now
+			d.targets[i].heardAt, d.targets[i].heard = now, true
 		}
 	}
 }
@@ -94,7 +101,11 @@ func (d *Detector) Tick(now clock.Time) []core.Address {
 	var silent []core.Address
 	for i := range d.targets {
 		t := &d.targets[i]
-		if !t.accused && now.Sub(t.heardAt) > d.cfg.Suspect {
+		limit := d.cfg.Suspect
+		if !t.heard {
+			limit *= patience
+		}
+		if !t.accused && now.Sub(t.heardAt) > limit {
 			t.accused = true
 			silent = append(silent, t.addr)
 		}

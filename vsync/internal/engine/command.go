@@ -219,6 +219,10 @@ func (e *Engine) Stop(now clock.Time) {
 		return
 	}
 	e.stopping = true
+	if !e.member.Active() {
+		e.finish(ErrStopped) // nobody to say good-bye to
+		return
+	}
 	e.stopBy = now.Add(stopFactor * e.cfg.Timing.Request)
 	for _, g := range e.groups {
 		if g != nil {

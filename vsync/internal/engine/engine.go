@@ -71,7 +71,7 @@ func New(cfg Config) (*Engine, error) {
 		Incarnation: cfg.Self.Incarnation, Retry: t.LinkRetry, Ack: t.Ack,
 	}, e.box, e)
 	e.detect = detect.New(detect.Config{
-		Incarnation: cfg.Self.Incarnation, Interval: t.Heartbeat, Suspect: t.Suspect,
+		Incarnation: cfg.Self.Incarnation, Interval: t.Heartbeat, Suspect: e.plantHaste(t.Suspect),
 	}, e.box)
 	e.member = member.New(member.Config{
 		Self: cfg.Self, System: cfg.System, Size: cfg.Oracle.Size, Eligible: cfg.Oracle.Eligible,
@@ -276,6 +276,7 @@ func (e *Engine) finish(err error) {
 		}
 	}
 	e.links.Release()
+	e.plantKeepFrame()
 	e.out.Events = append(e.out.Events, Event{Kind: EventOver, Err: err})
 }
 

@@ -14,6 +14,9 @@ import (
 
 // hand gives a packet's messages to the application, or keeps them until the message is whole.
 func (g *group) hand(r core.Rank, q core.Seq) {
+	if canary.Enabled {
+		q = g.plantOwnLost(r, q)
+	}
 	f := g.st.Held(r, q)
 	flags := g.Flags(r, q)
 	d := Delivery{

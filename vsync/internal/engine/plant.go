@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"time"
+
 	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/wire"
 	"github.com/khamsin-io/khamsin/vsync/core"
@@ -45,4 +47,30 @@ func (g *group) plantStateLate(k DeliveryKind) {
 		g.e.out.Deliveries = append(g.e.out.Deliveries, g.planted...)
 		g.planted = nil
 	}
+}
+
+// plantHaste makes the failure detector impatient.
+func (e *Engine) plantHaste(suspect time.Duration) time.Duration {
+	if canary.Enabled && e.cfg.Canary == canary.HastySuspicion {
+		return e.cfg.Timing.Heartbeat
+	}
+	return suspect
+}
+
+// plantKeepFrame keeps a frame for ever.
+func (e *Engine) plantKeepFrame() {
+	if canary.Enabled && e.cfg.Canary == canary.KeepFrame {
+		_, _ = e.box.Alloc()
+	}
+}
+
+// plantOwnLost delivers, in place of a message of this member's own, the one before it.
+func (g *group) plantOwnLost(r core.Rank, q core.Seq) core.Seq {
+	if g.e.cfg.Canary != canary.OwnLost || r != g.self || q < 2 || q%8 != 0 || g.st.Held(r, q-1).IsZero() {
+		return q
+	}
+	if before := g.Flags(r, q-1); before != g.Flags(r, q) || before&pdu.FlagFragment != 0 {
+		return q
+	}
+	return q - 1
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/khamsin-io/khamsin/dataplane/clock"
 	"github.com/khamsin-io/khamsin/vsync/core"
+	"github.com/khamsin-io/khamsin/vsync/internal/canary"
 	"github.com/khamsin-io/khamsin/vsync/internal/link"
 	"github.com/khamsin-io/khamsin/vsync/internal/xfer"
 )
@@ -46,9 +47,11 @@ func (e *Engine) onPeer(m link.Message) bool {
 		return true
 	}
 	who := g.addressOf(m.From)
-	g.deliver(Delivery{
-		Kind: DeliverPeer, From: who, Sender: g.view.Rank(who), ViewID: g.view.ID, Data: m.Data[n:],
-	})
+	d := Delivery{Kind: DeliverPeer, From: who, Sender: g.view.Rank(who), ViewID: g.view.ID, Data: m.Data[n:]}
+	g.deliver(d)
+	if canary.Enabled && e.cfg.Canary == canary.PeerTwice {
+		g.deliver(d)
+	}
 	return true
 }
 
@@ -104,5 +107,8 @@ func (g *group) loaded() {
 			g.queued++
 		}
 		g.e.out.Deliveries = append(g.e.out.Deliveries, d)
+	}
+	if canary.Enabled && g.e.cfg.Canary == canary.StateUnasked {
+		g.deliver(Delivery{Kind: DeliverInit, ViewID: g.view.ID})
 	}
 }

@@ -2,11 +2,13 @@ package member
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/clock"
 	"github.com/khamsin-io/khamsin/dataplane/wire"
 	"github.com/khamsin-io/khamsin/vsync/core"
+	"github.com/khamsin-io/khamsin/vsync/internal/canary"
 	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
 )
 
@@ -25,7 +27,7 @@ type beacon struct {
 	system string
 	from   core.Address
 	found  bool // beaconSeek: the sender may found a system
-	procs  int  // beaconAnnounce: processes of the system
+	number int  // beaconSeek: how many of its beacons came before; beaconAnnounce: processes of the system
 	oracle []core.Address
 }
 
@@ -34,19 +36,24 @@ func (b *beacon) Append(w *pdu.Writer) {
 	w.String(b.system)
 	w.Address(b.from)
 	w.Bool(b.found)
-	w.Uint(uint64(b.procs))
+	w.Uint(uint64(b.number))
 	w.Addresses(b.oracle)
 }
 
 func (b *beacon) Decode(r *pdu.Reader) {
 	b.what, b.system, b.from, b.found = r.Byte(), r.String(), r.Address(), r.Bool()
-	b.procs, b.oracle = int(r.Uint()), r.Addresses()
+	b.number, b.oracle = int(r.Uint()), r.Addresses()
 }
 
 func (m *Machine) beacon(what byte, to dataplane.Endpoint) {
 	b := &beacon{what: what, system: m.cfg.System, from: m.cfg.Self, found: m.cfg.Eligible}
-	if m.cons != nil {
-		b.oracle, b.procs = m.cons.Voters(), len(m.cons.Registry.procs)
+	switch {
+	case what == beaconSeek:
+		b.number = m.sought
+	case m.cons != nil && m.cons.Electable():
+		b.oracle, b.number = m.cons.Voters(), len(m.cons.Registry.procs)
+	default:
+		b.oracle = m.oracle
 	}
 	var w pdu.Writer
 	b.Append(&w)
@@ -67,6 +74,7 @@ func (m *Machine) beacon(what byte, to dataplane.Endpoint) {
 // seek (again) looks for a system.
 func (m *Machine) seek(now clock.Time) {
 	m.state = seeking
+	m.sought = 0
 	m.out.System = 0
 	m.oracle = nil
 	m.beaconAt = now
@@ -90,6 +98,7 @@ func (m *Machine) tickDiscovery(now clock.Time) {
 	}
 	if m.beaconAt <= now {
 		m.beacon(beaconSeek, dataplane.Endpoint{})
+		m.sought++
 		m.beaconAt = now.Add(m.cfg.Beacon + m.cfg.Beacon*1/4)
 	}
 }
@@ -111,14 +120,30 @@ func (m *Machine) OnBeacon(now clock.Time, system uint32, payload []byte) {
 
 // onSeek answers who looks for a system, and lets the better founder go first.
 func (m *Machine) onSeek(now clock.Time, b *beacon) {
-	if m.state == active && m.cons != nil && m.cons.Electable() {
-		// Followers answer too: while the lead passes from one to another nobody may take the system for absent.
+	if m.state == active && m.answers(b) {
 		m.beacon(beaconOffer, b.from.Endpoint())
 		return
 	}
 	if m.state == seeking && m.foundAt != clock.Never && b.found && b.from.Compare(m.cfg.Self) < 0 {
 		m.foundAt = now.Add(m.cfg.Discovery)
 	}
+}
+
+// answers tells whether this process offers its system to one that looks for any. The members of the ORACLE do, not the
+// leader only: while the lead passes from one to another nobody may take the system for absent. Should none of them be
+// heard, some of the other processes speak for the system, and the more of them the longer it takes.
+func (m *Machine) answers(b *beacon) bool {
+	if m.cons != nil && m.cons.Electable() {
+		return !(canary.Enabled && m.cfg.Canary == canary.LeaderOnlyOffers && !m.cons.Leader())
+	}
+	if canary.Enabled && m.cfg.Canary == canary.LeaderOnlyOffers {
+		return false
+	}
+	const quiet, steps = 1, 3 // beacons that only the ORACLE answers; beacons until every process answers
+	if b.number <= quiet {
+		return false
+	}
+	return m.random(1<<(2*steps)) < 1<<(2*min(b.number-quiet, steps))
 }
 
 func (m *Machine) onOffer(now clock.Time, system uint32, b *beacon) {
@@ -133,7 +158,7 @@ func (m *Machine) onOffer(now clock.Time, system uint32, b *beacon) {
 		return
 	}
 	alone := len(m.cons.Registry.procs) <= 1 && len(m.cons.Registry.groups) == 0
-	if alone && (b.procs > 1 || b.from.Compare(m.cfg.Self) < 0) {
+	if alone && (b.number > 1 || b.from.Compare(m.cfg.Self) < 0) {
 		m.dissolve(now)
 		m.attach(now, system, b.oracle)
 		return
@@ -145,6 +170,7 @@ func (m *Machine) onOffer(now clock.Time, system uint32, b *beacon) {
 }
 
 func (m *Machine) attach(now clock.Time, system uint32, oracle []core.Address) {
+	m.court(now, system, oracle)
 	m.state = attaching
 	m.beaconAt, m.foundAt = clock.Never, clock.Never
 	m.giveUpAt = now.Add(4*m.cfg.Request + m.cfg.Discovery)
@@ -152,6 +178,24 @@ func (m *Machine) attach(now clock.Time, system uint32, oracle []core.Address) {
 	m.oracle, m.turn = oracle, 0
 	m.heardAt = now
 	m.enlist(now)
+}
+
+// court notes whom this process asks to be taken in. Those of another system that it asked before are given up for
+// good, so that nothing is kept for them.
+func (m *Machine) court(now clock.Time, system uint32, oracle []core.Address) {
+	if system != m.suited {
+		for _, a := range m.asked {
+			if !slices.Contains(oracle, a) {
+				m.hooks.Gone(now, a)
+			}
+		}
+		m.suited, m.asked = system, nil
+	}
+	for _, a := range oracle {
+		if !slices.Contains(m.asked, a) {
+			m.asked = append(m.asked, a)
+		}
+	}
 }
 
 // enlist makes the request to be taken into the system the first of all.
@@ -172,6 +216,7 @@ func (m *Machine) found(now clock.Time) {
 	m.beaconAt, m.foundAt = clock.Never, clock.Never
 	m.state = attaching
 	m.out.System = uint32(m.cfg.Self.Incarnation>>32) ^ uint32(m.cfg.Self.Incarnation) | 1
+	m.court(now, m.out.System, nil)
 	m.oracle, m.turn = []core.Address{m.cfg.Self}, 0
 	m.heardAt = now
 	m.cons = found(m.cfg.Self, NewRegistry(m.cfg.Low, m.cfg.Count))

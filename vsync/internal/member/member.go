@@ -79,9 +79,12 @@ type Machine struct {
 
 	state    state
 	beaconAt clock.Time
+	sought   int        // beacons sent since the search began
 	foundAt  clock.Time // when to found a system, unless one is found
 	giveUpAt clock.Time // when to go back from attaching to seeking
 
+	suited  uint32         // the system that this process asked last to be taken in
+	asked   []core.Address // and whom of it
 	oracle  []core.Address // as last told, leader first
 	heardAt clock.Time     // when the ORACLE was last heard of
 	pending []Command      // requests; the first is outstanding

@@ -19,7 +19,7 @@ func (w *World) attach(p *process) {
 		i = len(w.systems)
 		w.systems = append(w.systems, &system{id: id, number: i + 1})
 		for _, other := range w.live {
-			if w.history.clean && !p.mute && other.attached && other.system != nil && !other.system.lost && !other.stopping {
+			if w.history.clean && !p.mute && other.system != nil && !other.system.lost && !other.stopping {
 				w.history.complain(checkOne, w.now, "%v founded a system, while %v is part of one", p.record,
 					other.record)
 				break

@@ -167,7 +167,8 @@ func (m *member) identify(d *engine.Delivery, payload []byte, index int) *messag
 
 // empty returns the message without bytes that stands at a place, which is its only name.
 func (h *history) empty(m *member, d *engine.Delivery, index int) *message {
-	at := place{system: m.p.record.system, group: m.life.group, view: d.ViewID, sender: d.Sender, seq: d.Seq, index: index}
+	at := place{system: m.p.record.system, group: m.life.group, view: d.ViewID, sender: d.Sender, seq: d.Seq,
+		index: index}
 	if msg := h.anonymous[at]; msg != nil {
 		return msg
 	}

@@ -159,8 +159,8 @@ func (w *World) draw() {
 	}
 }
 
-// drawOracle draws how many members the ORACLE has, and whether they are subject to the weather. When there is only one,
-// the whole system ends with it.
+// drawOracle draws how many members the ORACLE has, and whether they are subject to the weather. When there is only
+// one, the whole system ends with it.
 func (w *World) drawOracle(r random) {
 	o := &w.opts
 	if o.Oracle == 0 {

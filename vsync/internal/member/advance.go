@@ -104,6 +104,9 @@ func (r *Registry) end(g *group, out []Effect) []Effect {
 func (r *Registry) Outstanding() []Effect {
 	var out []Effect
 	for _, g := range r.groups {
+		if g.final != nil {
+			out = append(out, Effect{Kind: EffectDecided, Decision: g.final})
+		}
 		if g.current != nil {
 			out = append(out, Effect{Kind: EffectDecided, Decision: g.current, Members: g.current.View.Members})
 		}

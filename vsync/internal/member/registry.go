@@ -20,6 +20,13 @@ type process struct {
 	addr     core.Address
 	eligible bool
 	lastDone uint64 // number of its last request that was applied
+	answer   answer // what it was told then: told again when it asks again
+}
+
+// answer is the refusal of a join, or the end of a membership, that a request met. The zero answer is none.
+type answer struct {
+	group   string
+	refusal Refusal
 }
 
 // group is one group's chain of views.
@@ -31,6 +38,7 @@ type group struct {
 	safeCopies int
 	lastView   core.ViewID   // highest number used, by a view or a proposal
 	current    *pdu.Decision // newest committed view; nil while the group has no members
+	final      *pdu.Decision // the decision that last left the group without members: a new leader tells it again
 	pending    *pdu.Propose  // the proposal that may be committed; nil when there is none
 	joining    []core.Address
 	leaving    []core.Address
@@ -128,7 +136,11 @@ func (r *Registry) Apply(c *Command) []Effect {
 		case p == nil && c.Op != opAdd:
 			return nil
 		case p != nil && c.Number <= p.lastDone:
-			return []Effect{{Kind: EffectDone, Who: c.By, Number: c.Number}}
+			if c.Number == p.lastDone && p.answer != (answer{}) {
+				out = append(out, Effect{Kind: EffectRefused, Who: c.By, Group: p.answer.group,
+					Refusal: p.answer.refusal})
+			}
+			return append(out, Effect{Kind: EffectDone, Who: c.By, Number: c.Number})
 		}
 	}
 	switch c.Op {
@@ -153,12 +165,26 @@ func (r *Registry) Apply(c *Command) []Effect {
 		}
 	}
 	if p := r.find(c.By); p != nil && c.Number != 0 {
-		p.lastDone = c.Number
+		p.lastDone, p.answer = c.Number, answerOf(c.By, out)
 	}
 	if c.Number != 0 {
 		out = append(out, Effect{Kind: EffectDone, Who: c.By, Number: c.Number})
 	}
 	return out
+}
+
+// answerOf returns what effects tell a process about its own request.
+func answerOf(who core.Address, effects []Effect) answer {
+	for i := range effects {
+		e := &effects[i]
+		if e.Kind == EffectRefused && e.Who == who {
+			return answer{e.Group, e.Refusal}
+		}
+		if e.Kind == EffectEnded && slices.Contains(e.Members, who) {
+			return answer{e.Group, RefusedNot}
+		}
+	}
+	return answer{}
 }
 
 func (r *Registry) add(c *Command) []Effect {
@@ -306,6 +332,7 @@ func (r *Registry) commit(c *Command) []Effect {
 	r.install(g, d)
 	out := []Effect{{Kind: EffectDecided, Decision: d, Who: c.By, Members: to}}
 	if d.View.Size() == 0 {
+		g.final = d
 		return r.end(g, out)
 	}
 	return r.advance(g, out, false)

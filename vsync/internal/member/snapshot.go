@@ -20,6 +20,8 @@ func (r *Registry) Encode() []byte {
 		w.Address(p.addr)
 		w.Bool(p.eligible)
 		w.Uint(p.lastDone)
+		w.String(p.answer.group)
+		w.Uint(uint64(p.answer.refusal))
 	}
 	w.Uint(uint64(len(r.groups)))
 	for _, g := range r.groups {
@@ -44,9 +46,11 @@ func (g *group) encode(w *pdu.Writer) {
 	}
 	w.Bool(g.terminated)
 	w.Bool(g.gathering)
-	w.Bool(g.current != nil)
-	if g.current != nil {
-		g.current.Append(w)
+	for _, d := range []*pdu.Decision{g.current, g.final} {
+		w.Bool(d != nil)
+		if d != nil {
+			d.Append(w)
+		}
 	}
 	w.Bool(g.pending != nil)
 	if g.pending != nil {
@@ -61,7 +65,10 @@ func DecodeRegistry(b []byte) (*Registry, error) {
 	r.nextLid, r.span.low, r.span.count = uint32(rd.Uint()), uint32(rd.Uint()), uint32(rd.Uint())
 	r.removed = rd.Addresses()
 	for range rd.Count(core.AddressLen) {
-		r.procs = append(r.procs, process{addr: rd.Address(), eligible: rd.Bool(), lastDone: rd.Uint()})
+		r.procs = append(r.procs, process{
+			addr: rd.Address(), eligible: rd.Bool(), lastDone: rd.Uint(),
+			answer: answer{rd.String(), Refusal(rd.Uint())},
+		})
 	}
 	for range rd.Count(8) {
 		g := decodeGroup(rd)
@@ -82,9 +89,11 @@ func decodeGroup(rd *pdu.Reader) *group {
 		g.debts = append(g.debts, debt{rd.Address(), core.ViewID(rd.Uint())})
 	}
 	g.terminated, g.gathering = rd.Bool(), rd.Bool()
-	if rd.Bool() {
-		g.current = new(pdu.Decision)
-		g.current.Decode(rd)
+	for _, d := range []**pdu.Decision{&g.current, &g.final} {
+		if rd.Bool() {
+			*d = new(pdu.Decision)
+			(*d).Decode(rd)
+		}
 	}
 	if rd.Bool() {
 		g.pending = new(pdu.Propose)

@@ -41,6 +41,7 @@ type Options struct {
 	Canary   string    // name of a planted bug; needs the build tag khamsin_canary
 	Trace    io.Writer // gets the timeline as text
 
+	ignore bool                                     // partitions
 	timing *engine.Timing                           // nil: drawn
 	limits *engine.Limits                           // nil: drawn
 	engine func(cfg engine.Config) (machine, error) // nil: the real one
@@ -251,7 +252,7 @@ func (w *World) engineConfig(p *process) engine.Config {
 		Self: p.addr, System: "sim", Seed: p.addr.Incarnation, Arena: p.arena, MTU: w.opts.MTU,
 		Timing: w.timing, Limits: w.limits,
 		Oracle: engine.Oracle{
-			Size: w.opts.Oracle, Eligible: w.mayFound(p),
+			Size: w.opts.Oracle, Eligible: w.mayFound(p), IgnoreCut: w.opts.ignore,
 			FastStart: p.node.number == 1 && p.record.run == 1,
 		},
 	}

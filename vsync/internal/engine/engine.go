@@ -50,6 +50,7 @@ type Engine struct {
 // Counters counts what the engine saw beside its groups' streams.
 type Counters struct {
 	Received, Short, Foreign, BadCRC, Malformed, OtherSystem, NoGroup, OldView, EarlyDropped uint64
+	OtherPart                                                                                uint64 // of a divided system
 	HeartbeatsSent, HeartbeatsHeard, LinkSent, LinkResent, Starved                           uint64
 	Streams                                                                                  StreamCounters
 }
@@ -75,7 +76,7 @@ func New(cfg Config) (*Engine, error) {
 	}, e.box)
 	e.member = member.New(member.Config{
 		Self: cfg.Self, System: cfg.System, Size: cfg.Oracle.Size, Eligible: cfg.Oracle.Eligible,
-		FastStart: cfg.Oracle.FastStart, Canary: cfg.Canary, Seed: cfg.Seed, Channel: beaconChannel, Low: 5000,
+		FastStart: cfg.Oracle.FastStart, IgnoreCut: cfg.Oracle.IgnoreCut, Canary: cfg.Canary, Seed: cfg.Seed, Channel: beaconChannel, Low: 5000,
 		Count:     25,
 		Discovery: t.Discovery, Beacon: t.Beacon, Gather: t.Gather, Request: t.Request, Heartbeat: t.Heartbeat,
 		Suspect: t.Suspect, OracleLost: t.OracleLost,
@@ -242,7 +243,7 @@ func (e *Engine) receiveGroup(now clock.Time, h *wire.Header, p *dataplane.Packe
 
 // poison tells a process that was removed that it is no longer part of the system.
 func (e *Engine) poison(incarnation uint64, to dataplane.Endpoint) {
-	m := &pdu.Poison{Accuser: e.cfg.Self, Reason: e.suspects[incarnation]}
+	m := &pdu.Poison{Accuser: e.cfg.Self, Part: e.member.Part(), Reason: e.suspects[incarnation]}
 	var w pdu.Writer
 	m.Append(&w)
 	h := wire.Header{Kind: wire.KindPoison, View: e.cfg.Self.Incarnation, Rank: uint32(incarnation)}
@@ -258,6 +259,10 @@ func (e *Engine) onPoison(h *wire.Header, body []byte) {
 	var m pdu.Poison
 	if h.Rank != uint32(e.cfg.Self.Incarnation) || pdu.Decode(&m, body) != nil {
 		e.count.Malformed++
+		return
+	}
+	if e.cfg.Oracle.IgnoreCut && m.Part != e.member.Part() {
+		e.count.OtherPart++
 		return
 	}
 	e.finish(fmt.Errorf("%w: %s (told by %v)", ErrPoisoned, m.Reason, m.Accuser))

@@ -94,6 +94,11 @@ func (g *group) receive(now clock.Time, h *wire.Header, p *dataplane.Packet) {
 		g.plantWrongView(h, p)
 	}
 	if g.view == nil || core.ViewID(h.View) > g.view.ID {
+		if g.view != nil && !g.e.member.SamePart(core.ViewID(h.View), g.view.ID) {
+			g.e.count.OtherPart++
+			g.release(p)
+			return
+		}
 		if len(g.early) < earlyMax && h.Kind == wire.KindData {
 			g.early = append(g.early, earlyPacket{*h, *p})
 			return

@@ -28,6 +28,7 @@ type Config struct {
 	Size      int    // ORACLE members when complete
 	Eligible  bool
 	FastStart bool
+	IgnoreCut bool // go on without a majority of the ORACLE
 	Canary    canary.Bug
 	Seed      uint64
 	Channel   dataplane.Channel // of beacons
@@ -85,6 +86,7 @@ type Machine struct {
 
 	suited  uint32         // the system that this process asked last to be taken in
 	asked   []core.Address // and whom of it
+	part    uint32         // of a divided system
 	oracle  []core.Address // as last told, leader first
 	heardAt clock.Time     // when the ORACLE was last heard of
 	pending []Command      // requests; the first is outstanding
@@ -325,7 +327,7 @@ func (m *Machine) handle(now clock.Time, t pdu.Type, msg pdu.Message) {
 }
 
 func (m *Machine) onWelcome(now clock.Time, w *pdu.Welcome) {
-	if len(w.Oracle) == 0 || w.System != m.out.System {
+	if len(w.Oracle) == 0 || w.System != m.out.System || !m.enter(w.Part, w.Oracle) {
 		return
 	}
 	changed := !slices.Equal(m.oracle, w.Oracle)
@@ -380,7 +382,7 @@ func (m *Machine) Deadline() clock.Time {
 		t = min(t, g.at)
 	}
 	if m.state == active {
-		t = min(t, m.heardAt.Add(m.cfg.OracleLost))
+		t = min(t, m.heardAt.Add(m.forkAfter()))
 	}
 	return t
 }
@@ -406,9 +408,9 @@ func (m *Machine) Tick(now clock.Time) {
 		m.state = over
 		m.lingerAt, m.departBy = clock.Never, clock.Never
 		m.hooks.Stopped(now)
-	case m.state == active && now.Sub(m.heardAt) >= m.cfg.OracleLost:
-		m.state = over
-		m.hooks.Lost(now)
+	case m.state == active && now.Sub(m.heardAt) >= m.forkAfter():
+		m.lost(now)
+		m.settle(now)
 	}
 }
 

@@ -153,7 +153,7 @@ func (m *Machine) drain(now clock.Time) {
 		for i := range a.Effects {
 			m.effect(now, &a.Effects[i], leading)
 		}
-		m.lead.epoch = max(m.lead.epoch, a.Index)
+		m.lead.epoch = max(m.lead.epoch, m.cons.Registry.base+a.Index)
 	}
 	if leading && len(applied) > 0 {
 		m.assignWatchers(now)
@@ -283,7 +283,7 @@ func (m *Machine) forget(now clock.Time, e *Effect) {
 }
 
 func (m *Machine) welcome() *pdu.Welcome {
-	return &pdu.Welcome{System: m.out.System, Oracle: m.cons.Voters()}
+	return &pdu.Welcome{System: m.out.System, Part: m.cons.Registry.part, Oracle: m.cons.Voters()}
 }
 
 func (m *Machine) welcomeAll(now clock.Time) {
@@ -466,8 +466,7 @@ func (m *Machine) beat(now clock.Time) {
 	}
 	m.rebalance(now)
 	if !m.quorumHeard(now, m.cfg.OracleLost) {
-		m.state = over
-		m.hooks.Lost(now)
+		m.lost(now)
 		return
 	}
 	if m.quorumHeard(now, m.cfg.OracleLost/3) {

@@ -63,6 +63,8 @@ type Registry struct {
 	nextLid uint32
 	removed []core.Address // processes that were removed, newest last
 	span    channelRange
+	part    uint32 // of a divided system; 0 while it is whole
+	base    uint64 // added to the log's indices, which begin anew in each part
 }
 
 type channelRange struct{ low, count uint32 }

@@ -14,6 +14,8 @@ func (r *Registry) Encode() []byte {
 	w.Uint(uint64(r.nextLid))
 	w.Uint(uint64(r.span.low))
 	w.Uint(uint64(r.span.count))
+	w.Uint(uint64(r.part))
+	w.Uint(r.base)
 	w.Addresses(r.removed)
 	w.Uint(uint64(len(r.procs)))
 	for _, p := range r.procs {
@@ -63,6 +65,7 @@ func DecodeRegistry(b []byte) (*Registry, error) {
 	rd := pdu.NewReader(b)
 	r := NewRegistry(0, 1)
 	r.nextLid, r.span.low, r.span.count = uint32(rd.Uint()), uint32(rd.Uint()), uint32(rd.Uint())
+	r.part, r.base = uint32(rd.Uint()), rd.Uint()
 	r.removed = rd.Addresses()
 	for range rd.Count(core.AddressLen) {
 		r.procs = append(r.procs, process{

@@ -218,17 +218,21 @@ func (m *Ready) Decode(r *Reader) { m.Lid, m.Next = uint32(r.Uint()), core.ViewI
 // Welcome tells a process that it is part of the system, and who the ORACLE is.
 type Welcome struct {
 	System uint32
+	Part   uint32         // which part of a divided system, when partitions are ignored: see Machine.fork in member
 	Oracle []core.Address // the leader first
 }
 
 // Append encodes m.
 func (m *Welcome) Append(w *Writer) {
 	w.Uint(uint64(m.System))
+	w.Uint(uint64(m.Part))
 	w.Addresses(m.Oracle)
 }
 
 // Decode reads what Append wrote.
-func (m *Welcome) Decode(r *Reader) { m.System, m.Oracle = uint32(r.Uint()), r.Addresses() }
+func (m *Welcome) Decode(r *Reader) {
+	m.System, m.Part, m.Oracle = uint32(r.Uint()), uint32(r.Uint()), r.Addresses()
+}
 
 // Done tells a process that its request was executed.
 type Done struct{ Number uint64 }
@@ -276,17 +280,21 @@ func (m *Refuse) Decode(r *Reader) { m.Name, m.Reason = r.String(), r.Byte() }
 // Poison tells a process that it was removed from the system.
 type Poison struct {
 	Accuser core.Address
+	Part    uint32 // of the accuser
 	Reason  string
 }
 
 // Append encodes m.
 func (m *Poison) Append(w *Writer) {
 	w.Address(m.Accuser)
+	w.Uint(uint64(m.Part))
 	w.String(m.Reason)
 }
 
 // Decode reads what Append wrote.
-func (m *Poison) Decode(r *Reader) { m.Accuser, m.Reason = r.Address(), r.String() }
+func (m *Poison) Decode(r *Reader) {
+	m.Accuser, m.Part, m.Reason = r.Address(), uint32(r.Uint()), r.String()
+}
 
 // Message is a control message.
 type Message interface {

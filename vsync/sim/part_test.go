@@ -1,0 +1,107 @@
+package sim
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/khamsin-io/khamsin/vsync/core"
+	"github.com/khamsin-io/khamsin/vsync/internal/engine"
+)
+
+// divided returns a story in a world of five nodes with an ORACLE of three, in one group, that is cut in two: 1 and 2,
+// and 3 to 5. Node 1 leads the ORACLE, of which 2 and 3 are members too.
+func divided(t *testing.T, ignore bool) *story {
+	t.Helper()
+	timing, limits := engine.Defaults()
+	timing.OracleLost = 8 * time.Second
+	w := NewWorld(Options{
+		Seed: 1, Nodes: 1, Groups: 1, Oracle: 3, Faults: time.Second, Weather: &Weather{Delay: 100 * time.Microsecond},
+		Mix: &Mix{Burst: 1, Flavours: [6]int{core.FIFO: 1}, ConsumeBatch: 1}, timing: &timing, limits: &limits,
+		ignore: ignore,
+	})
+	w.history.groups, w.history.safeOf = nil, nil
+	s := &story{w: w}
+	w.onEntry = s.saw
+	t.Cleanup(s.close)
+	s.must(t, "nodes 3\nrun 1s\nstart\nrun 100ms\nstart\nrun 100ms\njoin 1 2 3 4 5 g\nrun 1s")
+	return s
+}
+
+func (s *story) must(t *testing.T, script string) {
+	t.Helper()
+	if err := s.play(script); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// members returns the nodes in a node's present view; nil when its process is over.
+func (s *story) members(number int) []int {
+	for _, p := range s.w.live {
+		if p.node.number == number && len(p.members) > 0 && p.members[0].view != nil {
+			var list []int
+			for _, a := range p.members[0].view.Members {
+				list = append(list, nodeOf(a))
+			}
+			return list
+		}
+	}
+	return nil
+}
+
+// rows: FD-16
+func TestMinorityEndsWithThePartition(t *testing.T) {
+	s := divided(t, false)
+	s.must(t, "partition 1 4 | 2 3 5\nrun 20s")
+	for _, n := range []int{2, 3, 5} {
+		if got := s.members(n); !slices.Equal(got, []int{2, 3, 5}) {
+			t.Errorf("node %d of the majority is in a view of %v", n, got)
+		}
+	}
+	for _, p := range s.w.history.processes {
+		if p.node != 1 && p.node != 4 {
+			continue
+		}
+		if p.fate != failed || !errors.Is(p.err, engine.ErrOracleLost) {
+			t.Errorf("%v of the minority: %v, %v", p, p.fate, p.err)
+		}
+	}
+	if r := s.w.result(); r.Failed() {
+		t.Errorf("%+v", r.Failures)
+	}
+}
+
+// rows: FD-17
+func TestPartsGoOnWhenPartitionsAreIgnored(t *testing.T) {
+	s := divided(t, true)
+	s.must(t, "partition 1 4 | 2 3 5\nrun 30s\nsend 1 total left\nsend 2 safe right\nrun 1s")
+	check := func(when string) {
+		t.Helper()
+		for n, want := range map[int][]int{1: {1, 4}, 4: {1, 4}, 2: {2, 3, 5}, 3: {2, 3, 5}, 5: {2, 3, 5}} {
+			if got := s.members(n); !slices.Equal(got, want) {
+				t.Errorf("%s node %d is in a view of %v, want %v", when, n, got, want)
+			}
+		}
+	}
+	check("while the network is cut")
+	s.must(t, "heal\nrun 5s\nsend 4 total left\nsend 5 total right\nrun 5s")
+	check("when it is whole again")
+	for _, l := range s.w.history.lives {
+		var texts []string
+		for i := range l.log {
+			if m := l.log[i].message; m != nil {
+				texts = append(texts, m.text)
+			}
+		}
+		side := map[bool]string{true: "left", false: "right"}[l.process.node == 1 || l.process.node == 4]
+		if !slices.Equal(texts, []string{side, side}) {
+			t.Errorf("%v delivered %q, want two of %q", l, texts, side)
+		}
+	}
+	for _, f := range s.w.result().Failures {
+		if f.Checker != checkPrimary { // two chains of views are what was asked for
+			t.Errorf("%s: %s", f.Checker, f.Text)
+		}
+	}
+}

@@ -221,11 +221,12 @@ func (e *fakeEngine) Flush(_ clock.Time, _ engine.Handle, _ int, token uint64) {
 func (e *fakeEngine) StateChunk(clock.Time, uint64, []byte, bool) engine.Result {
 	return engine.NotMember
 }
-func (e *fakeEngine) Consumed(clock.Time, engine.Handle, int) {}
-func (e *fakeEngine) View(engine.Handle) *core.View           { return e.view }
-func (e *fakeEngine) Release()                                {}
-func (e *fakeEngine) System() uint32                          { return 1 }
-func (e *fakeEngine) Quorums() [][]uint64                     { return [][]uint64{{e.cfg.Self.Incarnation}} }
+func (e *fakeEngine) Consumed(clock.Time, engine.Handle, int)           {}
+func (e *fakeEngine) ConsumedPeers(clock.Time, engine.Handle, int, int) {}
+func (e *fakeEngine) View(engine.Handle) *core.View                     { return e.view }
+func (e *fakeEngine) Release()                                          {}
+func (e *fakeEngine) System() uint32                                    { return 1 }
+func (e *fakeEngine) Quorums() [][]uint64                               { return [][]uint64{{e.cfg.Self.Incarnation}} }
 
 func (e *fakeEngine) Report(clock.Time, engine.Handle, core.Address, string) error { return nil }
 

@@ -21,6 +21,7 @@ type machine interface {
 	Flush(now clock.Time, h engine.Handle, k int, token uint64)
 	StateChunk(now clock.Time, transfer uint64, data []byte, last bool) engine.Result
 	Consumed(now clock.Time, h engine.Handle, packets int)
+	ConsumedPeers(now clock.Time, h engine.Handle, messages, bytes int)
 	Report(now clock.Time, h engine.Handle, who core.Address, reason string) error
 	Stop(now clock.Time)
 	View(h engine.Handle) *core.View

@@ -31,8 +31,11 @@ type member struct {
 	handled   int // entries of the log that were handled
 	busy      bool
 	stalled   clock.Time    // it handles nothing before
+	stallTold clock.Time    // the stall at whose end it will look for point-to-point messages
 	slow      time.Duration // most that it takes for a message; 0: nothing
 	owed      int           // packets consumed and not yet told
+	peersOwed int           // point-to-point messages likewise
+	peerBytes int           // and their bytes
 	making    *making       // a state is being handed over; nothing else is handled meanwhile
 	makings   []*making     // for the joiners of later views
 	full      bool          // until EventRoom
@@ -220,6 +223,25 @@ func (p *process) handleNext() bool {
 		}
 	}
 	return false
+}
+
+// eatPeers tells the engine of the point-to-point messages that the applications are done with: at once, unless they
+// stand still.
+func (p *process) eatPeers() {
+	for _, m := range p.members {
+		switch {
+		case m.peersOwed == 0 || m.over:
+		case m.stalled > p.w.now:
+			if m.stallTold != m.stalled {
+				m.stallTold = m.stalled
+				m.later(eventRetry, m.stalled.Sub(p.w.now))
+			}
+		default:
+			n, bytes := m.peersOwed, m.peerBytes
+			m.peersOwed, m.peerBytes = 0, 0
+			p.engine.ConsumedPeers(p.now(), m.handle, n, bytes)
+		}
+	}
 }
 
 // blocked tells whether the application is busy with handing over a state, and handles nothing meanwhile.

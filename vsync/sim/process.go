@@ -148,6 +148,7 @@ func (p *process) receive() {
 func (w *World) settle(p *process) {
 	for rounds := 0; !p.over; rounds++ {
 		invariant.Check(rounds < 100_000, "sim: the engine of %s wants more and more at %s", p.name(), stamp(w.now))
+		p.eatPeers()
 		out := p.engine.Output()
 		if len(out.Packets)+len(out.Deliveries)+len(out.Events)+len(out.Subscribe)+len(out.Unsubscribe) > 0 {
 			if !w.carryOut(p, out) {
@@ -248,7 +249,7 @@ func (p *process) onEvent(e *engine.Event) {
 		if m != nil {
 			m.onEnded()
 		}
-	case engine.EventRoom:
+	case engine.EventRoom, engine.EventPeerRoom:
 		if m != nil {
 			m.onRoom()
 		}
@@ -267,7 +268,7 @@ func (p *process) onEvent(e *engine.Event) {
 
 // eventName returns the word that traces use.
 func eventName(k engine.EventKind) string {
-	names := [...]string{"attached", "joined", "ended", "room", "flushed", "state-room", "over", "oracle",
+	names := [...]string{"attached", "joined", "ended", "room", "peer-room", "flushed", "state-room", "over", "oracle",
 		"suspect", "warning"}
 	if int(k) < len(names) {
 		return names[k]

@@ -110,6 +110,7 @@ func (w *World) heal() {
 			if m.stalled > w.now {
 				m.stalled = w.now
 				m.later(eventHandle, 0)
+				m.later(eventRetry, 0)
 			}
 		}
 	}

@@ -328,6 +328,8 @@ func (m *member) sendPeer() {
 // takePeer records a point-to-point message.
 func (m *member) takePeer(d *engine.Delivery, e entry) {
 	w := m.p.w
+	m.peersOwed++
+	m.peerBytes += len(d.Data)
 	id, _ := binary.Uvarint(d.Data)
 	msg := w.history.byID(id)
 	if msg == nil || !bytes.Equal(msg.content(nil), d.Data) || msg.to != m.p.record ||

@@ -209,6 +209,9 @@ func (w *World) drawLimits(r random) {
 	if r.chance(0.3) {
 		l.Pending = 5000 + r.IntN(30_000)
 	}
+	if r.chance(0.3) {
+		l.PeerQueue = 500 + r.IntN(20_000)
+	}
 	if r.chance(0.2) {
 		l.Transfer = 30_000 + r.IntN(100_000)
 	}

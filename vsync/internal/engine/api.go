@@ -51,6 +51,7 @@ type Limits struct {
 	Window       int // packets of one sender that are not yet stable
 	Pending      int // bytes that wait to be sent at one member
 	Queue        int // packets handed to the host and not yet consumed
+	PeerQueue    int // bytes of point-to-point messages handed to the host and not yet consumed
 	JoinerQueue  int // bytes that a joiner holds while its state arrives
 	Message      int // bytes of one message
 	Transfer     int // bytes of one lane that wait to be sent
@@ -84,6 +85,7 @@ func Defaults() (Timing, Limits) {
 			Window:      1024,
 			Pending:     4 << 20,
 			Queue:       2048,
+			PeerQueue:   4 << 20,
 			JoinerQueue: 256 << 20,
 			Message:     6 << 20,
 			Transfer:    4 << 20,
@@ -114,7 +116,7 @@ type Result uint8
 // The results of Submit and its like.
 const (
 	Accepted  Result = iota // numbered or waiting to be; it will be delivered here unless this process leaves or fails
-	Full                    // no room; try again after an EventRoom for the group
+	Full                    // no room; try again after an EventRoom, or EventPeerRoom, for the group
 	NotMember               // the group is not joined, or over
 	TooLarge                // the message is above Limits.Message
 )
@@ -177,7 +179,8 @@ const (
 	EventAttached  EventKind = iota // the process is part of a system
 	EventJoined                     // the group's first view is installed; its delivery follows in order
 	EventEnded                      // the group is over; Err says why. The last event of the group
-	EventRoom                       // the group can take messages again after Full
+	EventRoom                       // the group can take multicasts again after Full
+	EventPeerRoom                   // the group can take point-to-point messages again after Full
 	EventFlushed                    // the Flush with Token is over
 	EventStateRoom                  // the transfer Token can take more state
 	EventOver                       // the engine is over: poisoned, ORACLE lost, or stopped. Err says why

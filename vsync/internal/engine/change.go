@@ -271,6 +271,7 @@ func (g *group) install(now clock.Time, d *pdu.Decision) {
 	if first {
 		g.e.out.Events = append(g.e.out.Events, Event{Kind: EventJoined, Group: g.handle})
 	}
+	g.e.roomForPeers(g)
 	early := g.early
 	g.early = nil
 	for i := range early {
@@ -309,7 +310,9 @@ func (g *group) state(d *pdu.Decision) {
 			peers := g.held
 			g.held, g.heldSize = nil, 0
 			g.deliver(Delivery{Kind: DeliverInit, View: d.View, ViewID: d.View.ID})
-			g.e.out.Deliveries = append(g.e.out.Deliveries, peers...)
+			for _, d := range peers {
+				g.handUp(d)
+			}
 		}
 		if len(d.Stateless) > 0 {
 			g.send(d)

@@ -87,14 +87,16 @@ func (e *Engine) SubmitTo(now clock.Time, h Handle, to core.Address, msg []byte)
 	switch {
 	case g == nil || g.leaving || g.view == nil || !g.view.Contains(to):
 		return NotMember
+	case g.peersFull(to):
+		if !slices.Contains(g.crowded, to) {
+			g.crowded = append(g.crowded, to)
+		}
+		return Full
 	case to == e.cfg.Self:
-		e.out.Deliveries = append(e.out.Deliveries, Delivery{
+		g.handUp(Delivery{
 			Kind: DeliverPeer, Group: h, From: to, Sender: g.self, ViewID: g.view.ID, Data: slices.Clone(msg),
 		})
 		return Accepted
-	case e.links.Queued(to, link.Peer, g.lid) > e.cfg.Limits.Transfer:
-		g.full = true
-		return Full
 	}
 	b := binary.AppendUvarint(make([]byte, 0, binary.MaxVarintLen64+len(msg)), uint64(g.view.ID))
 	e.links.Send(now, to, link.Peer, g.lid, append(b, msg...))
@@ -121,6 +123,41 @@ func (e *Engine) Consumed(now clock.Time, h Handle, packets int) {
 	if g := e.group(h); g != nil {
 		g.queued -= packets
 		e.touch(g)
+	}
+}
+
+// peersFull tells whether a point-to-point message to a member must wait: for this process's own handlers, or for the
+// member's.
+func (g *group) peersFull(to core.Address) bool {
+	if to == g.e.cfg.Self {
+		return g.peers > 0 && g.peers >= g.e.cfg.Limits.PeerQueue
+	}
+	return g.e.links.Queued(to, link.Peer, g.lid) > g.e.cfg.Limits.Transfer
+}
+
+// ConsumedPeers says that the application is done with point-to-point messages, of so many bytes in all.
+func (e *Engine) ConsumedPeers(now clock.Time, h Handle, messages, bytes int) {
+	e.now = now
+	if g := e.group(h); g != nil {
+		g.peers -= bytes + messages*peerCost
+		e.kick = true // lanes may hold messages back
+		e.roomForPeers(g)
+	}
+}
+
+// roomForPeers tells those who wait to send point-to-point that there is room: for one of those that it was refused to,
+// at half of the limit.
+func (e *Engine) roomForPeers(g *group) {
+	for _, to := range g.crowded {
+		queued, limit := e.links.Queued(to, link.Peer, g.lid), e.cfg.Limits.Transfer
+		if to == e.cfg.Self {
+			queued, limit = g.peers, e.cfg.Limits.PeerQueue
+		}
+		if queued <= limit/2 || g.view == nil || !g.view.Contains(to) {
+			g.crowded = g.crowded[:0]
+			e.out.Events = append(e.out.Events, Event{Kind: EventPeerRoom, Group: g.handle})
+			return
+		}
 	}
 }
 
@@ -190,6 +227,11 @@ func (e *Engine) sendState(now clock.Time, transfer uint64, mark xfer.Mark, data
 // roomForState tells the makers of state that wait when their joiners have taken half of what was queued, and members
 // that wait to send point-to-point.
 func (e *Engine) roomForState() {
+	for _, g := range e.groups {
+		if g != nil && len(g.crowded) > 0 {
+			e.roomForPeers(g)
+		}
+	}
 	if len(e.transfers) == 0 {
 		return
 	}

@@ -23,6 +23,7 @@ func fillDefaults(c *Config) {
 		d int
 	}{
 		{&c.Limits.Window, l.Window}, {&c.Limits.Pending, l.Pending}, {&c.Limits.Queue, l.Queue},
+		{&c.Limits.PeerQueue, l.PeerQueue},
 		{&c.Limits.JoinerQueue, l.JoinerQueue}, {&c.Limits.Message, l.Message}, {&c.Limits.Transfer, l.Transfer},
 		{&c.Oracle.Size, 3},
 	} {

@@ -50,9 +50,11 @@ type Engine struct {
 // Counters counts what the engine saw beside its groups' streams.
 type Counters struct {
 	Received, Short, Foreign, BadCRC, Malformed, OtherSystem, NoGroup, OldView, EarlyDropped uint64
-	OtherPart                                                                                uint64 // of a divided system
-	HeartbeatsSent, HeartbeatsHeard, LinkSent, LinkResent, Starved                           uint64
-	Streams                                                                                  StreamCounters
+
+	OtherPart uint64 // packets and poison of another part of a divided system
+
+	HeartbeatsSent, HeartbeatsHeard, LinkSent, LinkResent, Starved uint64
+	Streams                                                        StreamCounters
 }
 
 // New returns an engine that is not yet started.
@@ -76,8 +78,8 @@ func New(cfg Config) (*Engine, error) {
 	}, e.box)
 	e.member = member.New(member.Config{
 		Self: cfg.Self, System: cfg.System, Size: cfg.Oracle.Size, Eligible: cfg.Oracle.Eligible,
-		FastStart: cfg.Oracle.FastStart, IgnoreCut: cfg.Oracle.IgnoreCut, Canary: cfg.Canary, Seed: cfg.Seed, Channel: beaconChannel, Low: 5000,
-		Count:     25,
+		FastStart: cfg.Oracle.FastStart, IgnoreCut: cfg.Oracle.IgnoreCut, Canary: cfg.Canary,
+		Seed: cfg.Seed, Channel: beaconChannel, Low: 5000, Count: 25,
 		Discovery: t.Discovery, Beacon: t.Beacon, Gather: t.Gather, Request: t.Request, Heartbeat: t.Heartbeat,
 		Suspect: t.Suspect, OracleLost: t.OracleLost,
 	}, e.box, (*controlLane)(e), (*hooks)(e))

@@ -47,8 +47,10 @@ type group struct {
 	leaving, // no more messages are taken
 	asked bool // the request to leave was made
 
-	queued  int        // packets with the application
-	askAt   clock.Time // when to ask others what they hold
+	queued  int            // packets with the application
+	peers   int            // bytes of point-to-point messages with the application, peerCost added for each
+	crowded []core.Address // to whom a point-to-point message was refused
+	askAt   clock.Time     // when to ask others what they hold
 	asks    int
 	flushes []flushWait
 

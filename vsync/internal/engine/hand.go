@@ -78,13 +78,24 @@ func (g *group) deliver(d Delivery) {
 		g.hold(d)
 		return
 	}
-	if d.Kind == DeliverMessages || d.Kind == DeliverWhole {
-		g.queued++
-	}
-	g.e.out.Deliveries = append(g.e.out.Deliveries, d)
+	g.handUp(d)
 	if canary.Enabled {
 		g.plantStateLate(d.Kind)
 	}
+}
+
+// peerCost is what a point-to-point message counts beside its bytes.
+const peerCost = 64
+
+// handUp passes a delivery to the host and counts what the application must consume.
+func (g *group) handUp(d Delivery) {
+	switch d.Kind {
+	case DeliverMessages, DeliverWhole:
+		g.queued++
+	case DeliverPeer:
+		g.peers += len(d.Data) + peerCost
+	}
+	g.e.out.Deliveries = append(g.e.out.Deliveries, d)
 }
 
 // hold keeps a delivery until the state is there, in memory of its own: frames are too few to wait for a state.

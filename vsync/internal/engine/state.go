@@ -46,6 +46,9 @@ func (e *Engine) onPeer(m link.Message) bool {
 		e.count.OldView++
 		return true
 	}
+	if g.peers > 0 && g.peers >= e.cfg.Limits.PeerQueue || g.loading != nil && g.noRoom() {
+		return false // the lane keeps it, and its sender finds no room in the end
+	}
 	who := g.addressOf(m.From)
 	d := Delivery{Kind: DeliverPeer, From: who, Sender: g.view.Rank(who), ViewID: g.view.ID, Data: m.Data[n:]}
 	g.deliver(d)
@@ -103,10 +106,7 @@ func (g *group) loaded() {
 	held := g.held
 	g.held, g.heldSize = nil, 0
 	for _, d := range held {
-		if d.Kind == DeliverMessages || d.Kind == DeliverWhole {
-			g.queued++
-		}
-		g.e.out.Deliveries = append(g.e.out.Deliveries, d)
+		g.handUp(d)
 	}
 	if canary.Enabled && g.e.cfg.Canary == canary.StateUnasked {
 		g.deliver(Delivery{Kind: DeliverInit, ViewID: g.view.ID})

@@ -21,8 +21,8 @@ type executor struct {
 	ctx       context.Context
 	goroutine atomic.Uint64 // number of the goroutine that calls handlers now, else 0
 	turn      sync.Mutex    // held by whoever calls handlers; guards what follows and the consumer's side of queue
-	packets   int           // consumed and not yet reported
-	quota     int           // report at the latest after so many
+	eaten     eaten         // and not yet reported
+	quota     eaten         // report at the latest after so much
 	joined    bool
 	ended     bool
 }
@@ -51,7 +51,7 @@ func (g *Group) startExecutors() bool {
 		e := &g.marks[i]
 		e.group, e.queue, e.role = g, x.queue, x.role
 		e.ctx = pprof.WithLabels(ctx, pprof.Labels("khamsin", x.role, "group", g.name))
-		e.quota = max(1, g.host.cfg.Queue/4)
+		e.quota = eaten{packets: max(1, g.host.cfg.Queue/4), bytes: peerQuota}
 		if g.inlined {
 			x.queue.inline = e
 		}
@@ -143,7 +143,7 @@ func (x *executor) drain() {
 		if x.ended {
 			return
 		}
-		if x.packets >= x.quota {
+		if x.eaten.packets >= x.quota.packets || x.eaten.bytes >= x.quota.bytes {
 			x.report()
 		}
 	}
@@ -161,9 +161,8 @@ func (x *executor) exit() {
 
 // report tells the engine how many packets were consumed.
 func (x *executor) report() {
-	if x.packets > 0 {
-		n := x.packets
-		x.packets = 0
+	if n := x.eaten; n != (eaten{}) {
+		x.eaten = eaten{}
 		x.group.consumed(n)
 	}
 }
@@ -180,9 +179,11 @@ func (x *executor) handle(d *engine.Delivery) {
 	case engine.DeliverMessages:
 		x.messages(d)
 	case engine.DeliverWhole:
-		x.packets++
+		x.eaten.packets++
 		x.group.app.Cast(x.ctx, d, d.Data)
 	case engine.DeliverPeer:
+		x.eaten.messages++
+		x.eaten.bytes += len(d.Data)
 		x.group.app.Peer(x.ctx, d.From, d.Data)
 	case engine.DeliverEnd:
 		if x.role == "cast" {
@@ -196,7 +197,7 @@ func (x *executor) handle(d *engine.Delivery) {
 
 // messages passes on every message of a packet, and releases the frame even when a handler panics.
 func (x *executor) messages(d *engine.Delivery) {
-	x.packets++
+	x.eaten.packets++
 	rest := d.Data
 	if !d.Frame.IsZero() {
 		arena := x.group.host.arena

@@ -31,6 +31,9 @@ type fakeEngine struct {
 	next    engine.Handle
 	open    map[engine.Handle]int // unconsumed packets
 	starved map[engine.Handle]bool
+	peers   int // unconsumed point-to-point messages
+	peerMax int // above which they are refused; 0: never
+	refused engine.Handle
 	due     clock.Time
 	onTick  func(now clock.Time)
 	receive func(now clock.Time, p dataplane.Packet)
@@ -157,6 +160,11 @@ func (e *fakeEngine) SubmitTo(_ clock.Time, h engine.Handle, to core.Address, ms
 	if _, ok := e.open[h]; !ok {
 		return engine.NotMember
 	}
+	if e.peerMax > 0 && e.peers >= e.peerMax {
+		e.refused = h
+		return engine.Full
+	}
+	e.peers++
 	e.deliver(engine.Delivery{Kind: engine.DeliverPeer, Group: h, From: to, Data: append([]byte(nil), msg...)})
 	return engine.Accepted
 }
@@ -185,6 +193,17 @@ func (e *fakeEngine) StateChunk(_ clock.Time, transfer uint64, data []byte, last
 func (e *fakeEngine) StateAbort(_ clock.Time, transfer uint64) {
 	defer e.enter().leave()
 	e.aborted = append(e.aborted, transfer)
+}
+
+func (e *fakeEngine) ConsumedPeers(_ clock.Time, h engine.Handle, messages, bytes int) {
+	defer e.enter().leave()
+	if e.peers -= messages; e.peers < 0 {
+		e.t.Errorf("consumed %d point-to-point messages too many", -e.peers)
+	}
+	if e.refused != 0 && e.peers <= e.peerMax/2 {
+		e.event(engine.Event{Kind: engine.EventPeerRoom, Group: e.refused})
+		e.refused = 0
+	}
 }
 
 func (e *fakeEngine) Consumed(_ clock.Time, h engine.Handle, packets int) {

@@ -51,6 +51,7 @@ type Engine interface {
 	StateChunk(now clock.Time, transfer uint64, data []byte, last bool) engine.Result
 	StateAbort(now clock.Time, transfer uint64)
 	Consumed(now clock.Time, h engine.Handle, packets int)
+	ConsumedPeers(now clock.Time, h engine.Handle, messages, bytes int)
 	Report(now clock.Time, h engine.Handle, who core.Address, reason string) error
 	Stop(now clock.Time)
 	Release()
@@ -89,6 +90,7 @@ const (
 	roundsMax   = 16   // turns that a goroutine runs for others before it hands them to the receiver
 	journalMax  = 256  // log lines that wait to be written
 	scratchKeep = 64 << 10
+	peerQuota   = 256 << 10 // bytes of point-to-point messages after which their consumption is told at the latest
 )
 
 // retryAfter is how long packets wait that the transport would not take.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/clock"
+	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/engine"
 )
 
@@ -305,4 +306,55 @@ func must(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// A slow handler of point-to-point messages makes its senders wait, and inside the handler an error comes instead.
+//
+// rows: FLC-03
+func TestSlowPeerHandlerMakesSendersWait(t *testing.T) {
+	bothModels(t, func(t *testing.T, m Model) {
+		r := newRig(t, func(c *Config, e *fakeEngine, _ *fakeTransport) { c.Model, e.peerMax = m, 2 })
+		gate, got, inside := make(chan struct{}), make(chan byte, 16), make(chan error, 1)
+		var g *Group
+		app := &fakeApp{peer: func(ctx context.Context, msg []byte) {
+			<-gate
+			if msg[0] == 0 {
+				for err := error(nil); err == nil; {
+					err = g.SubmitTo(ctx, core.Address{}, Head{}, []byte{99})
+					if err != nil {
+						inside <- err
+					}
+				}
+			}
+			got <- msg[0]
+		}}
+		g = r.join("g", app)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		for i := range 2 {
+			if err := g.SubmitTo(ctx, core.Address{}, Head{}, []byte{byte(i)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		short, stop := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		if err := g.SubmitTo(short, core.Address{}, Head{}, []byte{2}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a send without room returned %v", err)
+		}
+		stop()
+		done := make(chan error, 1)
+		go func() { done <- g.SubmitTo(ctx, core.Address{}, Head{}, []byte{3}) }()
+		close(gate)
+		if err := <-inside; !errors.Is(err, ErrWouldBlock) {
+			t.Errorf("inside the handler: %v, want ErrWouldBlock", err)
+		}
+		if err := <-done; err != nil {
+			t.Errorf("the sender that waited: %v", err)
+		}
+		for seen := 0; seen < 3; {
+			if b := <-got; b != 99 {
+				seen++
+			}
+		}
+		r.close()
+	})
 }

@@ -11,7 +11,7 @@ type commandKind uint8
 
 const (
 	cmdSubmit   commandKind = iota // group, flavour, buf
-	cmdConsumed                    // group, n
+	cmdConsumed                    // group, eaten
 	cmdCall                        // call
 )
 
@@ -19,7 +19,7 @@ const (
 type command struct {
 	kind    commandKind
 	flavour core.Flavour
-	n       int
+	eaten   eaten
 	group   *Group
 	call    *call
 	buf     []byte

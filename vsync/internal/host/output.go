@@ -115,7 +115,7 @@ func (h *Host) setGroup(handle engine.Handle, g *Group) {
 // onEvent tells whoever waits for it. Owner only.
 func (h *Host) onEvent(e *engine.Event) {
 	switch e.Kind {
-	case engine.EventRoom, engine.EventFlushed, engine.EventStateRoom, engine.EventJoined:
+	case engine.EventRoom, engine.EventPeerRoom, engine.EventFlushed, engine.EventStateRoom, engine.EventJoined:
 	default:
 		h.journal.add(line{event: *e, hasEvent: true, group: h.groupName(e.Group)})
 	}
@@ -130,6 +130,10 @@ func (h *Host) onEvent(e *engine.Event) {
 	case engine.EventRoom:
 		if g := h.group(e.Group); g != nil && !slices.Contains(h.own.roomed, g) {
 			h.own.roomed = append(h.own.roomed, g)
+		}
+	case engine.EventPeerRoom:
+		if g := h.group(e.Group); g != nil {
+			g.peerRoom.open()
 		}
 	case engine.EventFlushed:
 		if w := h.own.flushes[e.Token]; w != nil {

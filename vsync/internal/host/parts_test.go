@@ -75,7 +75,7 @@ func TestInboxKeepsEachProducersOrder(t *testing.T) {
 		wg.Go(func() {
 			for n := 0; n < each; {
 				if s, at := q.reserve(); s != nil {
-					s.command.kind, s.command.n = commandKind(who), n
+					s.command.kind, s.command.eaten.packets = commandKind(who), n
 					q.publish(s, at)
 					n++
 				}
@@ -88,8 +88,8 @@ func TestInboxKeepsEachProducersOrder(t *testing.T) {
 		if c == nil {
 			continue
 		}
-		if c.n != next[c.kind] {
-			t.Fatalf("producer %d: %d, want %d", c.kind, c.n, next[c.kind])
+		if c.eaten.packets != next[c.kind] {
+			t.Fatalf("producer %d: %d, want %d", c.kind, c.eaten.packets, next[c.kind])
 		}
 		next[c.kind]++
 		got++

@@ -205,7 +205,6 @@ func (g *Group) submitStaged(now clock.Time, c *command) {
 
 // resubmit passes the engine the backlog, and lets senders go on when all of it is taken. Owner only.
 func (g *Group) resubmit(now clock.Time) {
-	g.peerRoom.open()
 	for i, m := range g.backlog {
 		if g.host.engine.Submit(now, g.handle, m.flavour, m.buf) == engine.Full {
 			n := copy(g.backlog, g.backlog[i:])
@@ -221,15 +220,27 @@ func (g *Group) resubmit(now clock.Time) {
 	g.room.open()
 }
 
-// reportConsumed tells the engine that the application is done with n packets. Owner only.
-func (g *Group) reportConsumed(now clock.Time, n int) {
-	if g.host.group(g.handle) == g {
-		g.host.engine.Consumed(now, g.handle, n)
+// eaten is what the application is done with: packets of multicasts, or point-to-point messages and their bytes.
+type eaten struct {
+	packets         int
+	messages, bytes int
+}
+
+// reportConsumed tells the engine what the application is done with. Owner only.
+func (g *Group) reportConsumed(now clock.Time, n eaten) {
+	if g.host.group(g.handle) != g {
+		return
+	}
+	if n.packets > 0 {
+		g.host.engine.Consumed(now, g.handle, n.packets)
+	}
+	if n.messages > 0 {
+		g.host.engine.ConsumedPeers(now, g.handle, n.messages, n.bytes)
 	}
 }
 
 // consumed tells the engine so from the group's executor.
-func (g *Group) consumed(n int) {
+func (g *Group) consumed(n eaten) {
 	h := g.host
 	if h.tryOwn() {
 		now := h.begin()
@@ -241,7 +252,7 @@ func (g *Group) consumed(n int) {
 	if s == nil {
 		return
 	}
-	s.command.kind, s.command.group, s.command.n = cmdConsumed, g, n
+	s.command.kind, s.command.group, s.command.eaten = cmdConsumed, g, n
 	h.inbox.publish(s, at)
 	h.kick()
 }

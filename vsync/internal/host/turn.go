@@ -62,7 +62,7 @@ func (h *Host) execute(now clock.Time, c *command) {
 	case cmdSubmit:
 		c.group.submitStaged(now, c)
 	case cmdConsumed:
-		c.group.reportConsumed(now, c.n)
+		c.group.reportConsumed(now, c.eaten)
 	case cmdCall:
 		c.call.run(h, now)
 		c.call.finish()

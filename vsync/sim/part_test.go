@@ -3,6 +3,7 @@ package sim
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -48,6 +49,46 @@ func (s *story) members(number int) []int {
 		}
 	}
 	return nil
+}
+
+// A member whose handlers stand still slows its senders, and goes on when it is quicker than the threshold; one that
+// stands still for longer is accused, and the others go on without it.
+//
+// rows: FD-03, THR-08, FD-18
+func TestStuckHandlersAreAThresholdOfTheirOwn(t *testing.T) {
+	timing, limits := engine.Defaults()
+	limits.Window, limits.Queue, limits.Pending = 16, 16, 2000
+	for stall, stays := range map[string]bool{"15s": true, "60s": false} {
+		w := NewWorld(Options{
+			Seed: 1, Nodes: 1, Groups: 1, Faults: time.Second, Weather: &Weather{Delay: 100 * time.Microsecond},
+			Mix: &Mix{Burst: 1, Flavours: [6]int{core.FIFO: 1}, ConsumeBatch: 1}, timing: &timing, limits: &limits,
+		})
+		w.history.groups, w.history.safeOf = nil, nil
+		s := &story{w: w}
+		w.onEntry = s.saw
+		s.must(t, "nodes 3\nrun 1s\njoin 1 2 3 g\nrun 1s\nstall 3 "+stall+"\nsend 1 fifo " +
+			strings.Repeat("x", 1000) + " 200\nrun 10s")
+		if got := s.members(1); !slices.Equal(got, []int{1, 2, 3}) {
+			t.Errorf("after 10 s of a stall of %s: %v", stall, got)
+		}
+		s.must(t, "run 20s")
+		want := []int{1, 2, 3}
+		if !stays {
+			want = want[:2]
+		}
+		if got := s.members(1); !slices.Equal(got, want) {
+			t.Errorf("after 30 s of a stall of %s: %v, want %v", stall, got, want)
+		}
+		if got := w.history.lives[1]; len(got.log) < 200 {
+			t.Errorf("the other receiver was given %d messages after a stall of %s", len(got.log), stall)
+		}
+		for _, p := range w.history.processes {
+			if p.node == 3 && !stays && (p.fate != failed || !errors.Is(p.err, engine.ErrPoisoned)) {
+				t.Errorf("the stuck process: %v, %v", p.fate, p.err)
+			}
+		}
+		s.close()
+	}
 }
 
 // rows: FD-16

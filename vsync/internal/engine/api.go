@@ -37,6 +37,7 @@ type Timing struct {
 	Gather     time.Duration // how long the ORACLE waits for more joins before it proposes a view
 	Heartbeat  time.Duration // between signs of life to a watcher
 	Suspect    time.Duration // silence after which a watcher accuses
+	Stuck      time.Duration // for which a member's handlers may take nothing, while it is alive, before it is accused
 	OracleLost time.Duration // silence of the ORACLE after which a process gives up
 	Request    time.Duration // before a request to the ORACLE is repeated
 	Nak        time.Duration // gap age at the first negative acknowledgement
@@ -74,6 +75,7 @@ func Defaults() (Timing, Limits) {
 			Gather:     time.Millisecond,
 			Heartbeat:  200 * time.Millisecond,
 			Suspect:    1200 * time.Millisecond,
+			Stuck:      20 * time.Second,
 			OracleLost: 30 * time.Second,
 			Request:    500 * time.Millisecond,
 			Nak:        300 * time.Microsecond,

@@ -11,6 +11,7 @@ func fillDefaults(c *Config) {
 	}{
 		{&c.Timing.Discovery, t.Discovery}, {&c.Timing.Beacon, t.Beacon}, {&c.Timing.Gather, t.Gather},
 		{&c.Timing.Heartbeat, t.Heartbeat}, {&c.Timing.Suspect, t.Suspect}, {&c.Timing.OracleLost, t.OracleLost},
+		{&c.Timing.Stuck, t.Stuck},
 		{&c.Timing.Request, t.Request}, {&c.Timing.Nak, t.Nak}, {&c.Timing.Ack, t.Ack}, {&c.Timing.Sync, t.Sync},
 		{&c.Timing.LinkRetry, t.LinkRetry}, {&c.Timing.Step, t.Step},
 	} {

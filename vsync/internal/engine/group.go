@@ -2,6 +2,7 @@ package engine
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/clock"
@@ -371,6 +372,10 @@ func (g *group) deadline() clock.Time {
 
 func (g *group) tick(now clock.Time) {
 	g.st.Tick(now)
+	for _, r := range g.st.Stuck(now, g.e.cfg.Timing.Stuck) {
+		g.e.accuse(g.view.Members[r], fmt.Sprintf("its handlers in group %q have taken nothing for %v", g.name,
+			g.e.cfg.Timing.Stuck))
+	}
 	if g.askAt <= now {
 		g.ask()
 	}

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"encoding/binary"
+	"time"
 
 	"github.com/khamsin-io/khamsin/dataplane/clock"
 	"github.com/khamsin-io/khamsin/dataplane/wire"
@@ -232,4 +233,22 @@ func (s *Stream) OnSync(now clock.Time, h *wire.Header) {
 		s.owe(now, r, 0)
 		s.ackAt = now
 	}
+}
+
+// Stuck returns the members whose applications have taken nothing of my stream for as long as limit, though something
+// waits for them. It must be asked from time to time while something does.
+func (s *Stream) Stuck(now clock.Time, limit time.Duration) []core.Rank {
+	var list []core.Rank
+	for r := range s.acks {
+		a := &s.acks[r]
+		switch {
+		case r == int(s.cfg.Self) || s.frozen || a.deliveredTo >= s.sentTo:
+			a.seenAt = 0
+		case a.seenAt == 0 || a.deliveredTo > a.seenTo:
+			a.seenTo, a.seenAt = a.deliveredTo, now
+		case now.Sub(a.seenAt) >= limit:
+			list = append(list, core.Rank(r))
+		}
+	}
+	return list
 }

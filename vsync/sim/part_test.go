@@ -66,8 +66,8 @@ func TestStuckHandlersAreAThresholdOfTheirOwn(t *testing.T) {
 		w.history.groups, w.history.safeOf = nil, nil
 		s := &story{w: w}
 		w.onEntry = s.saw
-		s.must(t, "nodes 3\nrun 1s\njoin 1 2 3 g\nrun 1s\nstall 3 "+stall+"\nsend 1 fifo " +
-			strings.Repeat("x", 1000) + " 200\nrun 10s")
+		s.must(t, "nodes 3\nrun 1s\njoin 1 2 3 g\nrun 1s\nstall 3 "+stall+"\nsend 1 fifo "+
+			strings.Repeat("x", 1000)+" 200\nrun 10s")
 		if got := s.members(1); !slices.Equal(got, []int{1, 2, 3}) {
 			t.Errorf("after 10 s of a stall of %s: %v", stall, got)
 		}

@@ -3,7 +3,8 @@
 // the system.
 //
 // A watcher that was late itself (descheduled, stopped) does not hold its own lateness against its targets: the time
-// it was not running does not count. A target that was never heard of may not know its watcher, because the ORACLE's
+// it was not running does not count. Before it accuses it looks once more, a little later, since the sign of life that
+// it misses may lie in its own socket. A target that was never heard of may not know its watcher, because the ORACLE's
 // leader failed between telling one and the other; it gets time until another leader has told both. Everything belongs
 // to the engine's goroutine.
 package detect
@@ -25,6 +26,9 @@ type Config struct {
 	Suspect     time.Duration // silence after which a target is accused
 }
 
+// lookAgain is the part of an interval after which a watcher looks a second time.
+const lookAgain = 4
+
 // patience is how many times longer a target may be silent that was never heard of: so long that the ORACLE can elect a
 // new leader meanwhile.
 const patience = 3
@@ -33,6 +37,7 @@ type target struct {
 	addr    core.Address
 	heardAt clock.Time
 	heard   bool // ever
+	doubted bool // silent for too long when last looked at
 	accused bool
 }
 
@@ -44,14 +49,14 @@ type Detector struct {
 	targets  []target
 	watchers []core.Address
 	beatAt   clock.Time
-	tickAt   clock.Time // when the last Tick ran
+	lookAt   clock.Time // when to look a second time
 	Sent     uint64     // signs of life
 	Heard    uint64
 }
 
 // New returns a detector without assignment.
 func New(cfg Config, out *pdu.Outbox) *Detector {
-	return &Detector{cfg: cfg, out: out, beatAt: clock.Never}
+	return &Detector{cfg: cfg, out: out, beatAt: clock.Never, lookAt: clock.Never}
 }
 
 // Assign takes an assignment of the ORACLE. Targets that stay keep their history; new ones start with a full span.
@@ -69,7 +74,6 @@ func (d *Detector) Assign(now clock.Time, m *pdu.Watch) {
 		targets = append(targets, t)
 	}
 	d.targets, d.watchers = targets, m.Watchers
-	d.tickAt = now
 	d.beatAt = now
 }
 
@@ -78,39 +82,56 @@ func (d *Detector) OnLife(now clock.Time, incarnation uint64) {
 	for i := range d.targets {
 		if d.targets[i].addr.Incarnation == incarnation {
 			d.Heard++
-			d.targets[i].heardAt, d.targets[i].heard = now, true
+			d.targets[i].heardAt, d.targets[i].heard, d.targets[i].doubted = now, true, false
 		}
 	}
 }
 
 // Deadline returns when Tick has something to do.
-func (d *Detector) Deadline() clock.Time { return d.beatAt }
+func (d *Detector) Deadline() clock.Time { return min(d.beatAt, d.lookAt) }
 
 // Tick sends signs of life and returns the targets that have been silent for too long, each once for its silence.
 func (d *Detector) Tick(now clock.Time) []core.Address {
-	if now < d.beatAt {
+	if now < d.Deadline() {
 		return nil
 	}
-	if late := now.Sub(d.beatAt); late > d.cfg.Interval {
+	if late := now.Sub(d.Deadline()); late > d.cfg.Interval {
 		for i := range d.targets {
 			d.targets[i].heardAt = d.targets[i].heardAt.Add(late)
 		}
 	}
-	d.beatAt = now.Add(d.cfg.Interval)
-	d.beat()
+	d.lookAt = clock.Never
+	if d.beatAt <= now {
+		d.beatAt = now.Add(d.cfg.Interval)
+		d.beat()
+	}
 	var silent []core.Address
 	for i := range d.targets {
-		t := &d.targets[i]
-		limit := d.cfg.Suspect
-		if !t.heard {
-			limit *= patience
-		}
-		if !t.accused && now.Sub(t.heardAt) > limit {
-			t.accused = true
-			silent = append(silent, t.addr)
+		if d.targets[i].silent(now, d.cfg.Suspect) {
+			silent = append(silent, d.targets[i].addr)
+		} else if d.targets[i].doubted && !d.targets[i].accused {
+			d.lookAt = now.Add(d.cfg.Interval / lookAgain)
 		}
 	}
 	return silent
+}
+
+// silent tells whether a target is to be accused now. The first time that it has been silent for too long it is only
+// doubted.
+func (t *target) silent(now clock.Time, limit time.Duration) bool {
+	if !t.heard {
+		limit *= patience
+	}
+	switch {
+	case t.accused || now.Sub(t.heardAt) <= limit:
+		t.doubted = false
+	case !t.doubted:
+		t.doubted = true
+	default:
+		t.accused = true
+		return true
+	}
+	return false
 }
 
 func (d *Detector) beat() {

@@ -103,9 +103,9 @@ func (m *member) attach(ctx context.Context) error {
 // options returns what the parent set about the system.
 func (m *member) options() []vsync.Option {
 	c := &m.conf
-	o := []vsync.Option{
-		vsync.WithSystemName(c.System), vsync.WithDiscovery(c.Discovery), vsync.WithHeartbeat(c.Heartbeat),
-		vsync.WithSuspectAfter(c.Suspect),
+	o := []vsync.Option{vsync.WithSystemName(c.System)}
+	if c.Suspect > 0 {
+		o = append(o, vsync.WithSuspectAfter(c.Suspect))
 	}
 	if m.transport != nil {
 		return append(o, vsync.WithTransport(m.transport))

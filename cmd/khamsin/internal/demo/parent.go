@@ -19,13 +19,8 @@ const (
 	startWithin  = 30 * time.Second
 	settleWithin = 60 * time.Second
 	quitWithin   = 10 * time.Second
-	heartbeat    = 100 * time.Millisecond
-	searchFirst  = 300 * time.Millisecond // how long the first member looks for a system before it founds one,
-	// and the others, who know that there is one, even if its ORACLE is just dying
-	searchLater = 10 * time.Second
-	suspectFew  = 600 * time.Millisecond // silence that counts as death while there are few members to a core,
-	suspectMany = 2 * time.Second        // and when there are many
-	manyMembers = 10
+	manyMembers  = 10              // to a core or two: each does half as much then,
+	suspectMany  = 3 * time.Second // and so long a silence counts as death
 )
 
 // parent runs a demo.
@@ -155,12 +150,9 @@ func (p *parent) birth() (*kid, error) {
 	case k.index < p.step:
 		k.share.Rows = int64((len(p.input) - k.index + p.step - 1) / p.step)
 	}
-	suspect, search := suspectFew, searchLater
+	var suspect time.Duration // 0: the default
 	if p.o.Members > manyMembers {
 		rate /= 2 // all share the cores of one host
-	}
-	if k.index == 0 {
-		search = searchFirst
 	}
 	if p.o.Members > manyMembers {
 		suspect = suspectMany
@@ -168,7 +160,7 @@ func (p *parent) birth() (*kid, error) {
 	var err error
 	k.peer, err = p.nursery.launch(conf{
 		Index: k.index, Input: p.o.Input, Share: k.share, Rate: rate, System: fmt.Sprintf("demo-%d", os.Getpid()),
-		GroupPort: p.group, PeerPort: p.peer, Discovery: search, Heartbeat: heartbeat, Suspect: suspect,
+		GroupPort: p.group, PeerPort: p.peer, Suspect: suspect,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start %v: %w", k, err)

@@ -12,8 +12,6 @@ type conf struct {
 	System    string
 	GroupPort uint16
 	PeerPort  uint16
-	Discovery time.Duration
-	Heartbeat time.Duration
 	Suspect   time.Duration
 }
 

@@ -97,7 +97,10 @@ func attachNew(ifi netlink.Link, mode Mode) (*attachment, error) {
 	if mode == ModeNative {
 		flags = link.XDPDriverMode
 	}
-	err := table{&a.maps}.setDirectory(demuxDirectory{Version: layoutVersion})
+	err := errors.Join(
+		table{&a.maps}.setDirectory(demuxDirectory{Version: layoutVersion}),
+		objs.KhamsinDemux.BindMap(a.maps.Directory), // others find the maps by the program, which does not use this one
+	)
 	if err == nil {
 		a.link, err = link.AttachXDP(link.XDPOptions{
 			Program: objs.KhamsinDemux, Interface: ifi.Attrs().Index, Flags: flags,
@@ -106,21 +109,23 @@ func attachNew(ifi netlink.Link, mode Mode) (*attachment, error) {
 	if err == nil {
 		return a, nil
 	}
-	what := fmt.Sprintf("attach to %q in %s mode", ifi.Attrs().Name, mode)
+	return nil, errors.Join(attachError(ifi.Attrs(), mode, err), a.maps.Close())
+}
+
+// attachError says why a program could not be attached.
+func attachError(ifi *netlink.LinkAttrs, mode Mode, err error) error {
+	what := fmt.Sprintf("attach to %q in %s mode", ifi.Name, mode)
 	switch {
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EEXIST):
-		err = fmt.Errorf("bpf: %s: %w (%w)", what, errRace, err)
+		return fmt.Errorf("bpf: %s: %w (%w)", what, errRace, err)
 	case errors.Is(err, unix.ERANGE), errors.Is(err, unix.EMSGSIZE):
-		err = &MissingError{Need: NeedMTU, What: what, Err: err,
-			Hint: fmt.Sprintf("the driver takes no XDP program at an MTU of %d: lower it, or use generic mode",
-				ifi.Attrs().MTU)}
+		return &MissingError{Need: NeedMTU, What: what, Err: err,
+			Hint: fmt.Sprintf("the driver takes no XDP program at an MTU of %d: lower it, or use generic mode", ifi.MTU)}
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL):
-		err = &MissingError{Need: NeedKernel, What: what, Err: err,
+		return &MissingError{Need: NeedKernel, What: what, Err: err,
 			Hint: "the driver or the kernel does not support it: use generic mode, or a newer kernel"}
-	default:
-		err = explain(what, err)
 	}
-	return nil, errors.Join(err, a.maps.Close())
+	return explain(what, err)
 }
 
 // adopt takes part in the program that another process attached.

@@ -16,10 +16,15 @@ type Mode uint8
 
 // The modes.
 const (
-	// ModeAuto is the driver where that can be expected to be faster, else the stack. On virtual Ethernet it is the
-	// stack: there the driver's mode copies every packet once more, and takes UDP segmentation away from the peer.
+	// ModeAuto is the driver, or the stack where the driver cannot.
 	ModeAuto Mode = iota
+
+	// ModeNative is the driver.
 	ModeNative
+
+	// ModeGeneric is the stack. On virtual Ethernet, packets that a peer on this machine sends as one super-packet
+	// (UDP_SEGMENT) reach a program there uncut, as one long packet, and are lost: use it only where no peer does that.
+	// With a program in the driver the kernel cuts them before.
 	ModeGeneric
 )
 
@@ -69,9 +74,6 @@ func tryAttach(ifIndex int, mode Mode) (*attachment, error) {
 	modes := []Mode{mode}
 	if mode == ModeAuto {
 		modes = []Mode{ModeNative, ModeGeneric}
-		if ifi.Type() == "veth" {
-			modes = modes[1:]
-		}
 	}
 	for i, m := range modes {
 		var a *attachment

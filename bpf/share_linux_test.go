@@ -60,11 +60,11 @@ func TestProgramIsShared(t *testing.T) {
 	h := netns.Pair(t, prefix, netns.Options{})[0]
 	first := mustOpen(t, h, DemuxConfig{FrameMax: 2000})
 	program := attached(h)
-	if program == "" || first.Mode() != ModeGeneric {
+	if program == "" || first.Mode() != ModeNative {
 		t.Fatalf("mode %v, attached %q", first.Mode(), program)
 	}
 	second, third := mustOpen(t, h, DemuxConfig{FrameMax: 2000}), mustOpen(t, h, DemuxConfig{FrameMax: 2000})
-	if now := attached(h); now != program || second.Mode() != ModeGeneric || third.slot == second.slot {
+	if now := attached(h); now != program || second.Mode() != ModeNative || third.slot == second.slot {
 		t.Errorf("attached %q, first %q; slots %d and %d", now, program, second.slot, third.slot)
 	}
 	for i, to := range []*Demux{first, second, second, third} {
@@ -271,7 +271,7 @@ func TestForeignProgram(t *testing.T) {
 func TestModes(t *testing.T) {
 	requireXDP(t)
 	h := netns.Pair(t, prefix, netns.Options{MTU: 9000})[0]
-	for mode, want := range map[Mode]Mode{ModeAuto: ModeGeneric, ModeNative: ModeNative, ModeGeneric: ModeGeneric} {
+	for mode, want := range map[Mode]Mode{ModeAuto: ModeNative, ModeNative: ModeNative, ModeGeneric: ModeGeneric} {
 		d, err := open(t, h, DemuxConfig{Mode: mode})
 		must(t, err)
 		if d.Mode() != want {

@@ -4,7 +4,8 @@
 
 #include <linux/types.h>
 
-#define CRC_MAX 4096 /* bytes of the longest packet that is verified */
+#define CRC_MAX 4096   /* bytes of the longest packet that is verified */
+#define FRAME_MAX 8191 /* and where it can end in a frame, at most */
 
 static const __u32 crc32c_table[256] = {
 	0x00000000, 0xf26b8303, 0xe13b70f7, 0x1350f3f4, 0xc79a971f, 0x35f1141c, 0x26a1e7e8, 0xd4ca64eb,

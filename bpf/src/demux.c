@@ -186,31 +186,84 @@ static __always_inline __u32 read_le32(const unsigned char *p)
  * used. */
 #define KEEP(value) asm volatile("" : "+r"(value))
 
+/* A checksum in the making. */
+struct checksum {
+	struct xdp_md *ctx;
+	__u64 offset; /* of the first block */
+	__u32 crc;
+	__u32 short_of; /* not all bytes were there */
+};
+
+#define BLOCK 32 /* bytes for which the bounds are checked once */
+
+static __always_inline __u32 update(__u32 crc, __u8 byte)
+{
+	return crc32c_table[(crc ^ byte) & 0xff] ^ crc >> 8;
+}
+
+/* add_block adds one block; for bpf_loop, which the verifier looks at once and not for every turn. */
+static long add_block(__u32 turn, struct checksum *c)
+{
+	unsigned char *p = (void *)(long)c->ctx->data;
+	void *end = (void *)(long)c->ctx->data_end;
+	__u64 offset = c->offset + (__u64)turn * BLOCK; /* the same in every turn, to the verifier */
+
+	KEEP(offset);
+	if (offset > FRAME_MAX) {
+		c->short_of = 1;
+		return 1;
+	}
+	p += offset;
+	KEEP(p);
+	if ((void *)(p + BLOCK) > end) {
+		c->short_of = 1;
+		return 1;
+	}
+	__u32 crc = c->crc;
+#pragma unroll
+	for (int i = 0; i < BLOCK; i++)
+		crc = update(crc, p[i]);
+	c->crc = crc;
+	return 0;
+}
+
 /* checksum_wrong verifies the checksum of a packet that lies in linear memory whole. Others are for the receiver. */
 static __noinline int checksum_wrong(struct xdp_md *ctx, __u64 offset, __u64 size)
 {
-	unsigned char *data = (void *)(long)ctx->data;
+	unsigned char *p = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
-	__u32 crc = ~0u;
+	struct checksum c = {.ctx = ctx, .crc = ~0u};
 
 	KEEP(offset);
 	KEEP(size);
-	if (offset > 128 || size > CRC_MAX)
+	if (offset > 128 || size > CRC_MAX || size < PACKET_HEADER)
 		return 0;
-	unsigned char *p = data + offset;
+	p += offset;
 	KEEP(p);
-	if ((void *)(p + PACKET_HEADER) > end || (void *)(p + size) > end)
+	if ((void *)(p + PACKET_HEADER) > end)
 		return 0;
 	__u32 want = read_le32(p + PACKET_CRC);
-	for (__u64 i = 0; i < CRC_MAX && i < size; i++) {
-		unsigned char *byte = p + i;
-		KEEP(byte);
-		if ((void *)(byte + 1) > end)
-			break;
-		if (i - PACKET_CRC >= 4)
-			crc = crc32c_table[(crc ^ *byte) & 0xff] ^ crc >> 8;
+#pragma unroll
+	for (int i = 0; i < PACKET_CRC; i++)
+		c.crc = update(c.crc, p[i]);
+	c.offset = offset + PACKET_CRC + 4;
+	__u64 rest = size - (PACKET_CRC + 4);
+	bpf_loop(rest / BLOCK, add_block, &c, 0);
+	if (c.short_of)
+		return 0;
+	offset = c.offset + rest / BLOCK * BLOCK;
+	KEEP(offset);
+	if (offset > FRAME_MAX)
+		return 0;
+	p = (unsigned char *)(long)ctx->data + offset;
+	end = (void *)(long)ctx->data_end;
+	for (int i = 0; i < BLOCK - 1 && i < rest % BLOCK; i++, p++) {
+		KEEP(p);
+		if ((void *)(p + 1) > end)
+			return 0;
+		c.crc = update(c.crc, *p);
 	}
-	return ~crc != want;
+	return ~c.crc != want;
 }
 
 /* find returns the rule for a packet, and sets *joined to false when the rule wants only other groups. */

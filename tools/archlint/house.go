@@ -76,7 +76,9 @@ var house = slices.Concat([]room{
 
 	{path: "transports/udp", floor: 3, only: transportNeeds},
 	{path: "transports/tcp", floor: 3, only: transportNeeds},
-	{path: "transports/xdp", floor: 3, only: slices.Concat(transportNeeds, []string{"bpf"})},
+	// What AF_XDP cannot carry goes by the UDP transport, with the same arena.
+	{path: "transports/xdp", floor: 3, sees: []string{"transports/udp"},
+		only: slices.Concat(transportNeeds, []string{"bpf"})},
 	{path: "transports/rdma", floor: 3, only: transportNeeds},
 	{path: "transports/mem", floor: 3, only: transportNeeds},
 	{path: "vsync/codec", floor: 3, only: values},

@@ -11,26 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Mode says where in the receive path the program runs.
-type Mode uint8
-
-// The modes.
-const (
-	// ModeAuto is the driver, or the stack where the driver cannot.
-	ModeAuto Mode = iota
-
-	// ModeNative is the driver.
-	ModeNative
-
-	// ModeGeneric is the stack. On virtual Ethernet, packets that a peer on this machine sends as one super-packet
-	// (UDP_SEGMENT) reach a program there uncut, as one long packet, and are lost: use it only where no peer does that.
-	// With a program in the driver the kernel cuts them before.
-	ModeGeneric
-)
-
-// String returns the mode's name.
-func (m Mode) String() string { return [...]string{"auto", "native", "generic"}[m] }
-
 // attachment is the program on an interface, which this process helps to keep there.
 type attachment struct {
 	link link.Link
@@ -122,7 +102,7 @@ func attachError(ifi *netlink.LinkAttrs, mode Mode, err error) error {
 		return fmt.Errorf("bpf: %s: %w (%w)", what, errRace, err)
 	case errors.Is(err, unix.ERANGE), errors.Is(err, unix.EMSGSIZE):
 		return &MissingError{Need: NeedMTU, What: what, Err: err,
-			Hint: fmt.Sprintf("the driver takes no XDP program at an MTU of %d: lower it, or use generic mode", ifi.MTU)}
+			Hint: fmt.Sprintf("the driver takes no program at an MTU of %d: lower it, or use generic mode", ifi.MTU)}
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL):
 		return &MissingError{Need: NeedKernel, What: what, Err: err,
 			Hint: "the driver or the kernel does not support it: use generic mode, or a newer kernel"}

@@ -45,7 +45,8 @@ func TestFilterVerdicts(t *testing.T) {
 		if (got == 0) != tc.drop {
 			t.Errorf("%s: verdict %d", tc.name, got)
 		}
-		for n := 14 + 20 + tc.options; n < 14+20+tc.options+8+40 && !tc.to.Addr().Is6(); n++ { // never a drop on guesses
+		start := 14 + 20 + tc.options
+		for n := start; n < start+8+40 && !tc.to.Addr().Is6(); n++ { // never a drop on guesses
 			if got, _, err := f.objs.KhamsinFilter.Test(frame[:min(n, len(frame))]); err != nil || got == 0 {
 				t.Errorf("%s, %d bytes of it: verdict %d, %v", tc.name, n, got, err)
 			}

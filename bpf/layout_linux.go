@@ -4,8 +4,6 @@ package bpf
 const (
 	// SlotsMax is how many transports can share an interface.
 	SlotsMax = 64
-	// QueuesMax is how many queues of an interface can have sockets.
-	QueuesMax = 64
 	// RulesMax is how many addresses, and groups on them, all transports of an interface can listen to.
 	RulesMax = 4096
 

@@ -293,7 +293,8 @@ func TestAttachErrors(t *testing.T) {
 		unix.ERANGE: NeedMTU, unix.EMSGSIZE: NeedMTU, unix.EOPNOTSUPP: NeedKernel, unix.EPERM: NeedCapability,
 	} {
 		got := attachError(ifi, ModeNative, err)
-		if !errors.Is(got, &MissingError{Need: need}) || !errors.Is(got, err) || !strings.Contains(got.Error(), "eth7") {
+		if !errors.Is(got, &MissingError{Need: need}) || !errors.Is(got, err) ||
+			!strings.Contains(got.Error(), "eth7") {
 			t.Errorf("%v: %v", err, got)
 		}
 	}
@@ -308,7 +309,8 @@ func TestExplain(t *testing.T) {
 		unix.EPERM: NeedCapability, unix.ENOBUFS: NeedMemlock, unix.ENOMEM: NeedMemlock,
 	} {
 		got := explain("do it", err)
-		if !errors.Is(got, &MissingError{Need: need}) || !errors.Is(got, err) || !strings.Contains(got.Error(), need.String()) {
+		if !errors.Is(got, &MissingError{Need: need}) || !errors.Is(got, err) ||
+			!strings.Contains(got.Error(), need.String()) {
 			t.Errorf("%v: %v", err, got)
 		}
 	}

@@ -29,6 +29,9 @@ type Host struct {
 type Options struct {
 	MTU    int // default 1500
 	Queues int // in each direction, default 1
+
+	// Snooping makes a bridge forward multicasts only where somebody has joined. It asks who has.
+	Snooping bool
 }
 
 // Pair returns two hosts joined by one link.
@@ -41,11 +44,15 @@ func Pair(tb testing.TB, prefix string, o Options) [2]*Host {
 	return [2]*Host{a, b}
 }
 
-// Bridged returns n hosts joined by a bridge without multicast snooping.
+// Bridged returns n hosts joined by a bridge.
 func Bridged(tb testing.TB, prefix string, n int, o Options) []*Host {
 	tb.Helper()
 	bridge := newHost(tb, prefix, n)
-	bridge.ip("link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
+	snooping := "0"
+	if o.Snooping {
+		snooping = "1"
+	}
+	bridge.ip("link", "add", "br0", "type", "bridge", "mcast_snooping", snooping, "mcast_querier", snooping)
 	bridge.ip("link", "set", "br0", "up")
 	var hosts []*Host
 	for i := range n {

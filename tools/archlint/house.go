@@ -92,7 +92,7 @@ var house = slices.Concat([]room{
 	// The public package may choose a transport; it moves no frames itself.
 	{path: "vsync", floor: 5,
 		only: slices.Concat(values, transports, []string{"vsync/internal/host", "vsync/internal/engine",
-			"vsync/codec", "dataplane", "dataplane/tree", "dataplane/frame"})},
+			"vsync/codec", "dataplane", "dataplane/tree", "dataplane/frame", "bpf"})},
 	{path: "vsync/sim", floor: 5,
 		only: slices.Concat(machineNeeds, []string{"vsync/internal/engine", "vsync/internal/pdu", "vsync/codec"})},
 

@@ -62,7 +62,8 @@ func (s *socket) register(cfg *Config, mem []byte) error {
 // makeRings sizes the rings and maps them.
 func (s *socket) makeRings(cfg *Config, sends bool) error {
 	sizes := []struct{ option, size int }{
-		{unix.XDP_UMEM_FILL_RING, cfg.RxRing}, {unix.XDP_UMEM_COMPLETION_RING, cfg.TxRing}, {unix.XDP_RX_RING, cfg.RxRing},
+		{unix.XDP_UMEM_FILL_RING, cfg.RxRing}, {unix.XDP_UMEM_COMPLETION_RING, cfg.TxRing},
+		{unix.XDP_RX_RING, cfg.RxRing},
 	}
 	if sends {
 		sizes = append(sizes, struct{ option, size int }{unix.XDP_TX_RING, cfg.TxRing})
@@ -110,7 +111,8 @@ func (s *socket) bind(cfg *Config, ifIndex int, umem *socket, native bool) error
 	}
 	if umem != nil {
 		return s.tryBind(&unix.SockaddrXDP{
-			Flags: unix.XDP_SHARED_UMEM, Ifindex: uint32(ifIndex), QueueID: uint32(s.queue), SharedUmemFD: uint32(umem.fd),
+			Flags: unix.XDP_SHARED_UMEM, Ifindex: uint32(ifIndex), QueueID: uint32(s.queue),
+			SharedUmemFD: uint32(umem.fd),
 		})
 	}
 	sa := &unix.SockaddrXDP{Ifindex: uint32(ifIndex), QueueID: uint32(s.queue)}

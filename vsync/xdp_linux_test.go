@@ -126,7 +126,8 @@ func testSystems(t *testing.T, f TransportFactory, past bool) {
 		st := tr.Stats()
 		t.Logf("host %d: %d of %d packets sent and %d of %d received past the stack, %d copied",
 			i, sent, st.SentPackets, received, st.ReceivedPackets, copied)
-		// Until the transport has learnt about its surroundings packets leave through the stack; they come past it always.
+		// Until the transport has learnt about its surroundings packets leave through the stack; they come past it
+		// always.
 		if sent == 0 || received < st.ReceivedPackets*9/10 {
 			t.Errorf("host %d: packets go through the stack", i)
 		}

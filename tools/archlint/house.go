@@ -79,6 +79,8 @@ var house = slices.Concat([]room{
 	// What AF_XDP cannot carry goes by the UDP transport, with the same arena.
 	{path: "transports/xdp", floor: 3, sees: []string{"transports/udp"},
 		only: slices.Concat(transportNeeds, []string{"bpf"})},
+	// Tests alone, against another implementation.
+	{path: "transports/xdp/baseline", floor: 4, only: []string{}, testSide: true},
 	{path: "transports/rdma", floor: 3, only: transportNeeds},
 	{path: "transports/mem", floor: 3, only: transportNeeds},
 	{path: "vsync/codec", floor: 3, only: values},

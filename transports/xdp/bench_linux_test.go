@@ -248,8 +248,8 @@ func benchmarkRoundTrip(b *testing.B, open opener, wait dataplane.Wait) {
 // groupsActive are the groups that share a channel in BenchmarkGroupFilter; the receiver has joined the first one.
 const groupsActive = 20
 
-// BenchmarkGroupFilter sends packets of 20 groups on one channel, at a steady rate, to a receiver that has joined one of
-// them and sleeps between packets: what its thread uses of the processor.
+// BenchmarkGroupFilter sends packets of 20 groups on one channel, at a steady rate, to a receiver that has joined one
+// of them and sleeps between packets: what its thread uses of the processor.
 func BenchmarkGroupFilter(b *testing.B) {
 	requireXDP(b)
 	for _, w := range []struct {

@@ -18,9 +18,9 @@
 //	    +---- wire ----+               demultiplexer --> stack
 //
 // Headers are written in front of the payload, into the frame's headroom. A frame that is on its way already, or whose
-// payload does not stand behind a headroom of its own, is copied. UDP checksums are left out on sending and not verified
-// on receiving, since packets from this host's stack carry unfinished ones: the packet format has its own checksum. There
-// are no IP fragments: the MTU is what fits a frame on the wire, and the engines fragment.
+// payload does not stand behind a headroom of its own, is copied. UDP checksums are left out on sending and not
+// verified on receiving, since packets from this host's stack carry unfinished ones: the packet format has its own
+// checksum. There are no IP fragments: the MTU is what fits a frame on the wire, and the engines fragment.
 //
 // Only the interface of the configuration is used. Loopback is refused: nothing is gained there.
 package xdp

@@ -61,8 +61,8 @@ func (r *resolver) readMemberships() ([]byte, error) {
 }
 
 // scanMemberships reads /proc/net/igmp: a line for each interface, beginning with its index, and behind it a line,
-// beginning with a tab, for each group: its address in hexadecimal as it lies in memory, and how many sockets joined. It
-// puts the numbers of an interface into counts, and returns false when the text is not like that.
+// beginning with a tab, for each group: its address in hexadecimal as it lies in memory, and how many sockets joined.
+// It puts the numbers of an interface into counts, and returns false when the text is not like that.
 func scanMemberships(text []byte, ifIndex int, counts map[dataplane.Channel]int) bool {
 	_, text, _ = bytes.Cut(text, newline) // the heading
 	mine := false

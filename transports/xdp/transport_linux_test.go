@@ -342,11 +342,14 @@ func TestRefusals(t *testing.T) {
 			check(t, tr.Close())
 			continue
 		}
-		if !strings.Contains(err.Error(), tc.text) || tc.need != 0 && !errors.Is(err, &bpf.MissingError{Need: tc.need}) {
+		if !strings.Contains(err.Error(), tc.text) ||
+			tc.need != 0 && !errors.Is(err, &bpf.MissingError{Need: tc.need}) {
 			t.Errorf("%s: %v", tc.name, err)
 		}
 	}
-	for name, want := range map[string]string{"": "name an Ethernet interface", "lo": "no Ethernet", "nosuch0": "nosuch0"} {
+	for name, want := range map[string]string{
+		"": "name an Ethernet interface", "lo": "no Ethernet", "nosuch0": "nosuch0",
+	} {
 		if _, err := Open(Config{Interface: name}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("interface %q: %v", name, err)
 		}

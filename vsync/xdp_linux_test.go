@@ -87,6 +87,7 @@ func testSystems(t *testing.T, f TransportFactory, past bool) {
 	hosts := netns.Bridged(t, xdpPrefix, 3, netns.Options{})
 	var opened [3]dataplane.Transport
 	var members []*member
+	var systems []*System
 	const each = 300
 	var wg sync.WaitGroup
 	sendAll := func(m *member, base uint64) {
@@ -100,6 +101,7 @@ func testSystems(t *testing.T, f TransportFactory, past bool) {
 	}
 	for i, h := range hosts {
 		s := startAt(t, h, kept(f, &opened[i]))
+		systems = append(systems, s)
 		members = append(members, joined(t, s, "g"))
 		sendAll(members[i], uint64(i)*1000)
 	}
@@ -118,9 +120,44 @@ func testSystems(t *testing.T, f TransportFactory, past bool) {
 			t.Errorf("member %d has another state: %d messages", i, len(m.state))
 		}
 	}
-	if !past {
-		return
+	checkNumbers(t, members[0].state, each)
+	if past {
+		checkBypass(t, opened[:])
 	}
+	systems[1].Kill()
+	for _, m := range []*member{members[0], members[2]} {
+		m.untilSize(t, 2)
+		m.send(t, Safe, 9999)
+	}
+	for _, m := range []*member{members[0], members[2]} {
+		m.untilCount(t, 3*each+2)
+		if v := m.group.View(); v.ID != members[0].group.View().ID || v.Contains(systems[1].Address()) {
+			t.Errorf("view after a crash: %v", v)
+		}
+	}
+}
+
+// checkNumbers checks that each sender's numbers are there, once each and in the order in which they were sent.
+func checkNumbers(t *testing.T, state []uint64, each int) {
+	t.Helper()
+	next := map[uint64]uint64{}
+	for _, n := range state {
+		if sender := n / 1000; n%1000 != next[sender] {
+			t.Fatalf("sender %d: number %d when %d was due", sender, n%1000, next[sender])
+		} else {
+			next[sender]++
+		}
+	}
+	for sender := range uint64(3) {
+		if next[sender] != uint64(each) {
+			t.Errorf("sender %d: %d of %d messages", sender, next[sender], each)
+		}
+	}
+}
+
+// checkBypass checks that packets went past the stack.
+func checkBypass(t *testing.T, opened []dataplane.Transport) {
+	t.Helper()
 	for i, tr := range opened {
 		sent, received, copied := tr.(*xdp.Transport).Bypass()
 		st := tr.Stats()

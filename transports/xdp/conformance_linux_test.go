@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -108,7 +109,7 @@ func TestConformance(t *testing.T) {
 		{"generic", 1500, Config{Mode: bpf.ModeGeneric}},
 		{"native", 1500, Config{}},
 		{"exclusive", 1500, Config{Exclusive: true}},
-		{"filtered and verified", 1500, Config{GroupFilter: true, Verify: true}},
+		{"all options", 1500, Config{GroupFilter: true, Verify: true, BusyPoll: 20 * time.Microsecond}},
 		{"jumbo", 9000, Config{MTU: 8972}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -68,8 +68,6 @@ func orderOf(m *member, from ViewID) []uint64 {
 }
 
 // Three systems on three hosts, over AF_XDP: one order for all, with a join in the middle, and past the stack.
-//
-// rows: TRN-01
 func TestSystemsOverXDP(t *testing.T) {
 	requireXDP(t)
 	for name, o := range map[string]XDPOptions{"": {}, "exclusive": {Exclusive: true}, "generic": {Generic: true}} {

@@ -97,8 +97,6 @@ func inject(h *netns.Host, to netip.AddrPort, payload []byte) (err error) {
 }
 
 // The suite between four hosts on a bridge.
-//
-// rows: TRN-01
 func TestConformance(t *testing.T) {
 	requireXDP(t)
 	for _, tc := range []struct {

@@ -141,7 +141,8 @@ func poke(c chan struct{}) {
 // route returns how a host is reached, as far as that is known. Sender only.
 func (r *resolver) route(ip [4]byte, now clock.Time) route {
 	known, ok := (*r.routes.Load())[ip]
-	if (!ok || !known.direct && !known.fixed) && now-r.asked >= askEvery {
+	noWay := !ok || known.hop == [4]byte{} && !known.fixed // else the neighbour's address comes by itself
+	if noWay && now-r.asked >= askEvery {
 		r.asked = now
 		select {
 		case r.wants <- ip:

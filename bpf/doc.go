@@ -10,7 +10,7 @@
 // the maps, the others find both by the program's number on the interface. Each holds the bpf_link, nothing is pinned
 // to a file system, and the kernel takes the program off when the last of them is gone, however it went. A process that
 // dies leaves rules behind that lead nowhere; they pass its packets to the stack, and the next process that changes a
-// rule removes them. docs/decisions/0003-own-af-xdp.md has the reasons.
+// rule removes them. docs/decisions/0004-own-af-xdp.md has the reasons.
 //
 // A transport makes one Demux and one Filter for itself. Their methods may be called by any goroutine. Nothing here is
 // on the path of a packet; that is the programs' part.

@@ -5,11 +5,10 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -173,36 +172,14 @@ func child() int {
 	if err == nil {
 		err = errors.Join(d.Listen(unicast), d.Listen(byGroup), d.Admit(byGroup, 5))
 	}
-	fmt.Println("ready", err)
-	_, _ = os.Stdin.Read(make([]byte, 1))
-	return 0
-}
-
-// startChild starts a process on a host, which is ready when startChild returns.
-func startChild(t *testing.T, h *netns.Host) *exec.Cmd {
-	t.Helper()
-	self, err := os.Executable()
-	must(t, err)
-	cmd := h.Command(self)
-	cmd.Env = append(os.Environ(), childMark+"=1")
-	_, err = cmd.StdinPipe()
-	must(t, err)
-	out, err := cmd.StdoutPipe()
-	must(t, err)
-	must(t, cmd.Start())
-	line := make([]byte, 200)
-	n, err := out.Read(line)
-	must(t, err)
-	if got := strings.TrimSpace(string(line[:n])); got != "ready <nil>" {
-		t.Fatalf("child says %q", got)
+	if err != nil {
+		fmt.Println(err)
+		return 1
 	}
-	return cmd
-}
-
-func kill9(t *testing.T, cmd *exec.Cmd) {
-	t.Helper()
-	must(t, cmd.Process.Signal(syscall.SIGKILL))
-	_ = cmd.Wait() // it was killed
+	fmt.Println(netns.Ready)
+	time.Sleep(time.Hour) // until it is killed
+	_ = d.Close()
+	return 1
 }
 
 // A process that is killed takes the program with it when it was alone, and leaves it to the others when it was not:
@@ -210,18 +187,18 @@ func kill9(t *testing.T, cmd *exec.Cmd) {
 func TestKilledProcess(t *testing.T) {
 	requireXDP(t)
 	h := netns.Pair(t, prefix, netns.Options{})[0]
-	alone := startChild(t, h)
+	alone := h.StartSelf(childMark)
 	if attached(h) == "" {
 		t.Fatal("the child attached nothing")
 	}
-	kill9(t, alone)
+	netns.Kill9(t, alone)
 	if left := attached(h); left != "" {
 		t.Fatalf("%q is left of a killed process", left)
 	}
-	attacher := startChild(t, h)
+	attacher := h.StartSelf(childMark)
 	program := attached(h)
 	d := mustOpen(t, h, DemuxConfig{ByGroup: true})
-	kill9(t, attacher)
+	netns.Kill9(t, attacher)
 	if now := attached(h); now != program {
 		t.Fatalf("attached %q, was %q", now, program)
 	}

@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"bufio"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -149,9 +150,42 @@ func (h *Host) Run(args ...string) string {
 	return run(h.tb, append([]string{"ip", "netns", "exec", h.Name}, args...)...)
 }
 
-// Command returns a command that will run in the namespace.
-func (h *Host) Command(name string, args ...string) *exec.Cmd {
-	return exec.Command("ip", append([]string{"netns", "exec", h.Name, name}, args...)...)
+// Ready is what a process that StartSelf started prints, on a line of its own, when it has done what it was started
+// for.
+const Ready = "ready"
+
+// StartSelf starts the running test binary again, as a process in the namespace with the environment variable mark set,
+// by which TestMain tells it. It returns when the process is Ready, and fails the test when it prints anything else.
+func (h *Host) StartSelf(mark string) *exec.Cmd {
+	h.tb.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		h.tb.Fatal(err)
+	}
+	cmd := exec.Command("ip", "netns", "exec", h.Name, self)
+	cmd.Env = append(os.Environ(), mark+"=1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		h.tb.Fatal(err)
+	}
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		h.tb.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || strings.TrimSpace(line) != Ready {
+		_ = cmd.Process.Kill()
+		h.tb.Fatalf("the process on %s says %q, %v", h.Name, line, err)
+	}
+	return cmd
+}
+
+// Kill9 kills a process of StartSelf as a crash would, and waits for its end.
+func Kill9(tb testing.TB, cmd *exec.Cmd) {
+	tb.Helper()
+	if err := cmd.Process.Kill(); err != nil {
+		tb.Fatal(err)
+	}
+	_ = cmd.Wait() // it says that it was killed
 }
 
 func (h *Host) ip(args ...string) {

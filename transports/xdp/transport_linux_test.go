@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -383,7 +381,9 @@ func TestMain(m *testing.M) {
 	if err == nil {
 		err = tr.Subscribe(9)
 	}
-	fmt.Println("ready", err)
+	if err == nil {
+		fmt.Println(netns.Ready)
+	}
 	var batch [64]dataplane.Packet
 	for err == nil {
 		var n int
@@ -393,6 +393,7 @@ func TestMain(m *testing.M) {
 		}
 		_, _ = tr.Send(batch[:n])
 	}
+	fmt.Println(err)
 	os.Exit(1)
 }
 
@@ -411,7 +412,7 @@ func TestKilledProcess(t *testing.T) {
 	before := state(hosts[1])
 	a := openUntilEnd(t, hosts[0], Config{GroupPort: groupPort})
 	for range 2 {
-		child := startChild(t, hosts[1])
+		child := hosts[1].StartSelf(childMark)
 		if state(hosts[1]) == before {
 			t.Fatal("the child changed nothing")
 		}
@@ -422,30 +423,11 @@ func TestKilledProcess(t *testing.T) {
 			send(t, a, dataplane.Endpoint{}, 9, []byte("y"))
 			expect(t, a, "y")
 		}
-		check(t, child.Process.Signal(syscall.SIGKILL))
+		netns.Kill9(t, child)
 		send(t, a, peer, 0, []byte("z"))
-		_ = child.Wait() // it was killed
 		until(t, "the interface to be as before", func() bool { return state(hosts[1]) == before })
 		talk(t, hosts[0], hosts[1])
 	}
-}
-
-func startChild(t *testing.T, h *netns.Host) *exec.Cmd {
-	t.Helper()
-	self, err := os.Executable()
-	check(t, err)
-	cmd := h.Command(self)
-	cmd.Env = append(os.Environ(), childMark+"=1")
-	out, err := cmd.StdoutPipe()
-	check(t, err)
-	check(t, cmd.Start())
-	line := make([]byte, 200)
-	n, err := out.Read(line)
-	check(t, err)
-	if got := strings.TrimSpace(string(line[:n])); got != "ready <nil>" {
-		t.Fatalf("child says %q", got)
-	}
-	return cmd
 }
 
 // What is not ours goes through the stack as before, while the transport is open.

@@ -10,6 +10,9 @@ COUNT ?= 6
 PKG ?= ./...
 BASE ?= HEAD
 
+# The compiler of the eBPF programs, as bpf/generate.go names it.
+BPF_CC = clang-14
+
 PLATFORMS = windows/amd64 darwin/arm64 linux/arm64 android/arm64
 
 # Packages whose tests import the package named $(1).
@@ -18,7 +21,7 @@ users = $(GO) list -f '{{.ImportPath}} {{join .TestImports " "}} {{join .XTestIm
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help check test unit fmt vet staticcheck lint rows rows-check generate deps sim sim-seed canary \
+.PHONY: help check test unit fmt vet staticcheck lint rows rows-check generate generate-check deps sim sim-seed canary \
 	race conformance netns scale fuzz bench bench-compare cross demo
 
 help: ## list the commands
@@ -27,9 +30,9 @@ help: ## list the commands
 check: SEEDS = 100
 check: fmt vet staticcheck lint rows-check unit sim ## before a commit: all that is quick, and 100 seeds
 
-# As root, tests that need network namespaces fail where they cannot have them.
-test: export KHAMSIN_REQUIRE := $(or $(KHAMSIN_REQUIRE),$(shell test "$$(id -u)" = 0 && echo netns))
-test: deps fmt vet staticcheck lint rows-check cross canary sim race ## all that CI runs
+# As root, tests that need network namespaces or XDP fail where they cannot have them.
+test: export KHAMSIN_REQUIRE := $(or $(KHAMSIN_REQUIRE),$(shell test "$$(id -u)" = 0 && echo netns,xdp))
+test: deps fmt vet staticcheck lint rows-check generate-check cross canary sim race ## all that CI runs
 	$(GO) test -count=1 -timeout 30m ./...
 
 unit: ## unit tests, short
@@ -59,11 +62,23 @@ generate: ## make generated files anew; tests fail when the demo's data differs
 	$(GO) run ./tools/gendata
 	$(GO) run ./tools/rows
 
-deps: ## as root, install what namespace tests need, when it is missing
+generate-check: ## fail when the committed eBPF objects are not what their sources make
+	@if ! command -v $(BPF_CC) >/dev/null 2>&1; then \
+		echo "generate-check: $(BPF_CC) is missing: make deps installs it"; test "$$(id -u)" != 0; exit; \
+	fi; \
+	dir=$$(mktemp -d) || exit 1; trap 'rm -rf "$$dir"' EXIT; trap 'exit 1' INT TERM; \
+	cp bpf/*_bpfe[bl].go bpf/*_bpfe[bl].o "$$dir" && echo $(GO) generate ./bpf && $(GO) generate ./bpf || exit 1; \
+	for file in "$$dir"/*; do cmp "$$file" "bpf/$${file##*/}" || differs=yes; done; \
+	if [ -n "$$differs" ]; then echo 'generate-check: commit what make generate changed'; exit 1; fi
+
+deps: ## as root, install what namespace tests and make generate need, when it is missing
 	@missing=; \
 	command -v ip >/dev/null 2>&1 || missing="$$missing iproute2"; \
 	command -v nft >/dev/null 2>&1 || missing="$$missing nftables"; \
 	command -v gcc >/dev/null 2>&1 || missing="$$missing gcc libc6-dev"; \
+	command -v $(BPF_CC) >/dev/null 2>&1 || missing="$$missing $(BPF_CC)"; \
+	command -v llvm-strip-$(BPF_CC:clang-%=%) >/dev/null 2>&1 || missing="$$missing llvm-$(BPF_CC:clang-%=%)"; \
+	test -e /usr/include/bpf/bpf_helpers.h || missing="$$missing libbpf-dev"; \
 	if [ -z "$$missing" ]; then echo "deps: nothing is missing"; exit 0; fi; \
 	echo "deps: missing:$$missing"; \
 	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then \
@@ -89,7 +104,7 @@ conformance: ## the one suite that every transport passes
 	if [ -z "$$packages" ]; then echo 'conformance: no package runs the suite'; exit 1; fi; \
 	echo $(GO) test -count=1 $$packages; $(GO) test -count=1 $$packages
 
-netns: export KHAMSIN_REQUIRE := $(or $(KHAMSIN_REQUIRE),netns)
+netns: export KHAMSIN_REQUIRE := $(or $(KHAMSIN_REQUIRE),netns,xdp)
 netns: deps ## tests in network namespaces; needs root
 	@packages=$$($(call users,internal/netns)); \
 	if [ -z "$$packages" ]; then echo 'netns: no test uses network namespaces'; exit 1; fi; \

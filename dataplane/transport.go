@@ -106,6 +106,7 @@ type Stats struct {
 	ReceiveOversize  uint64 // longer than the MTU or cut off by the system; dropped
 	ReceiveUndersize uint64 // empty datagrams; dropped
 	ReceiveForeign   uint64 // came by another interface, or to an address that is no channel; dropped
+	ReceiveFiltered  uint64 // of groups that were not admitted; dropped in the kernel
 	ReceiveStalled   uint64 // calls of Receive that found no free frame and so left packets where they were
 }
 
@@ -116,6 +117,18 @@ var (
 	ErrNoMulticast = errors.New("transport has no native multicast")
 	ErrBadChannel  = errors.New("channel number out of range")
 )
+
+// GroupFilter is implemented by transports that can drop, in the kernel, multicasts of groups that this process has not
+// joined, though it is subscribed to their channel. A transport that was opened with its filter on drops the packets of
+// every group that is not admitted; those that belong to no group always come. With the filter off both methods do
+// nothing. They may be called by any goroutine.
+type GroupFilter interface {
+	// Admit starts receiving a group's packets on a subscribed channel. Admitting twice needs one Revoke.
+	Admit(ch Channel, group uint32) error
+
+	// Revoke stops receiving them.
+	Revoke(ch Channel, group uint32) error
+}
 
 // Transport moves frames. One goroutine at a time may call Send, and one (maybe another) Receive; Subscribe,
 // Unsubscribe, Wake, Stats and Close may be called by any goroutine.

@@ -15,21 +15,30 @@ var errOneInterface = errors.New("interfaces: this version talks on one interfac
 // UDP returns the default transport: UDP with IP multicast on the interface of the configuration.
 func UDP() TransportFactory {
 	return func(c *Config) (dataplane.Transport, error) {
-		if len(c.Interfaces) != 1 {
-			return nil, errOneInterface
+		cfg, err := c.udpConfig()
+		if err != nil {
+			return nil, err
 		}
-		ttl := c.ttl()
-		if ttl == 0 {
-			ttl = -1 // not even on an interface where the transport would allow one hop
-		}
-		t, err := udp.Open(udp.Config{
-			Interface: c.Interfaces[0], Port: c.PeerPort, GroupPort: c.GroupPort, TTL: ttl, MTU: c.MaxPacket,
-			DisableGRO: true, Arena: frame.Config{TxChunks: max(txFrames, 2*c.MaxUnstable), RxRuns: rxFrames},
-			Log: c.logger(),
-		})
+		t, err := udp.Open(cfg)
 		if err != nil {
 			return nil, fmt.Errorf("open transport: %w", err)
 		}
 		return t, nil
 	}
+}
+
+// udpConfig returns the configuration of the UDP transport.
+func (c *Config) udpConfig() (udp.Config, error) {
+	if len(c.Interfaces) != 1 {
+		return udp.Config{}, errOneInterface
+	}
+	ttl := c.ttl()
+	if ttl == 0 {
+		ttl = -1 // not even on an interface where the transport would allow one hop
+	}
+	return udp.Config{
+		Interface: c.Interfaces[0], Port: c.PeerPort, GroupPort: c.GroupPort, TTL: ttl, MTU: c.MaxPacket,
+		DisableGRO: true, Arena: frame.Config{TxChunks: max(txFrames, 2*c.MaxUnstable), RxRuns: rxFrames},
+		Log: c.logger(),
+	}, nil
 }

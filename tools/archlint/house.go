@@ -76,7 +76,11 @@ var house = slices.Concat([]room{
 
 	{path: "transports/udp", floor: 3, only: transportNeeds},
 	{path: "transports/tcp", floor: 3, only: transportNeeds},
-	{path: "transports/xdp", floor: 3, only: slices.Concat(transportNeeds, []string{"bpf"})},
+	// What AF_XDP cannot carry goes by the UDP transport, with the same arena.
+	{path: "transports/xdp", floor: 3, sees: []string{"transports/udp"},
+		only: slices.Concat(transportNeeds, []string{"bpf"})},
+	// Tests alone, against another implementation.
+	{path: "transports/xdp/baseline", floor: 4, only: []string{}, testSide: true},
 	{path: "transports/rdma", floor: 3, only: transportNeeds},
 	{path: "transports/mem", floor: 3, only: transportNeeds},
 	{path: "vsync/codec", floor: 3, only: values},
@@ -90,7 +94,7 @@ var house = slices.Concat([]room{
 	// The public package may choose a transport; it moves no frames itself.
 	{path: "vsync", floor: 5,
 		only: slices.Concat(values, transports, []string{"vsync/internal/host", "vsync/internal/engine",
-			"vsync/codec", "dataplane", "dataplane/tree", "dataplane/frame"})},
+			"vsync/codec", "dataplane", "dataplane/tree", "dataplane/frame", "bpf"})},
 	{path: "vsync/sim", floor: 5,
 		only: slices.Concat(machineNeeds, []string{"vsync/internal/engine", "vsync/internal/pdu", "vsync/codec"})},
 

@@ -98,8 +98,12 @@ func (t *Transport) openGroups() error {
 		if err != nil {
 			return err
 		}
-		t.enableGRO(s)
 		t.groups = append(t.groups, s)
+		if t.cfg.Filter == nil {
+			t.enableGRO(s)
+		} else if err := t.cfg.Filter.Attach(s.fd); err != nil {
+			return fmt.Errorf("udp: group filter: %w", err)
+		}
 	}
 	return nil
 }
@@ -118,6 +122,42 @@ func (t *Transport) join(s *socket, ch dataplane.Channel) error {
 		}
 	}
 	return nil
+}
+
+// Admit lets multicasts of a group through the filter, if there is one. Until then those that belong to a group are
+// dropped by it.
+func (t *Transport) Admit(_ dataplane.Channel, group uint32) error {
+	return t.changeFilter(func(f Filter) error { return f.Admit(group) })
+}
+
+// Revoke takes Admit back.
+func (t *Transport) Revoke(_ dataplane.Channel, group uint32) error {
+	return t.changeFilter(func(f Filter) error { return f.Revoke(group) })
+}
+
+func (t *Transport) changeFilter(change func(Filter) error) error {
+	t.control.Lock()
+	defer t.control.Unlock()
+	switch {
+	case t.closed.Load():
+		return dataplane.ErrClosed
+	case t.cfg.Filter == nil:
+		return nil
+	}
+	if err := change(t.cfg.Filter); err != nil {
+		return fmt.Errorf("udp: %w", err)
+	}
+	return nil
+}
+
+// countFiltered asks how many packets the filter has dropped.
+func (t *Transport) countFiltered() uint64 {
+	if t.cfg.Filter != nil {
+		if _, dropped, err := t.cfg.Filter.Counts(); err == nil { // else it is closed: the last number stands
+			t.filtered.Store(dropped)
+		}
+	}
+	return t.filtered.Load()
 }
 
 func (t *Transport) membership(ch dataplane.Channel) *unix.IPMreqn {

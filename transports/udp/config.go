@@ -71,6 +71,14 @@ type Config struct {
 	// and DefaultRxRuns runs to receive in, of 64 KiB each with GRO. With shorter runs GRO is off.
 	Arena frame.Config
 
+	// Filter is put on every multicast socket, which then gets no super-packets: a filter sees only the first packet of
+	// each. Default: packets of all groups of the subscribed channels come. Open takes it, even when it fails.
+	Filter Filter
+
+	// Beside opens another source, which Receive polls before the sockets. Multicasts that this transport sent itself
+	// are then dropped when they come back, since the other way out brings none back.
+	Beside OpenSource
+
 	// Log is told, once each, which offloads are off and why. Default: nothing is logged.
 	Log *slog.Logger
 }
@@ -210,7 +218,9 @@ func localIP(ifi *net.Interface, want netip.Addr) (netip.Addr, error) {
 // capsOf returns what a transport of this configuration can do.
 func (r resolved) capsOf() dataplane.Caps {
 	multicast := r.GroupPort != 0
-	caps := dataplane.Caps{Name: "udp", MTU: r.MTU, Batch: batchMax, Multicast: multicast, LoopsBack: multicast}
+	caps := dataplane.Caps{
+		Name: "udp", MTU: r.MTU, Batch: batchMax, Multicast: multicast, LoopsBack: multicast && r.Beside == nil,
+	}
 	if r.DisableBatch && r.DisableGSO && !r.gro {
 		caps.Batch = 1
 	}

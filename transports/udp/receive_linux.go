@@ -14,6 +14,8 @@ import (
 const (
 	receiveMessages      = 64
 	receiveSuperMessages = 16
+	// With another source most packets come by that, and it wants the frames.
+	receiveBesideMessages = 16
 )
 
 // receiver turns messages into packets. It belongs to the goroutine that is in Receive.
@@ -26,7 +28,8 @@ type receiver struct {
 	headers *headers
 	mtu     int
 	ifIndex int32
-	batches bool // recvmmsg
+	own     dataplane.Endpoint // whose multicasts are dropped; zero for nobody
+	batches bool               // recvmmsg
 	noteOff func(what string, err error)
 
 	frames []frame.Frame // of each slot; the zero Frame when it was handed out
@@ -179,7 +182,7 @@ func (r *receiver) open() bool {
 		if size > 0 {
 			count = (size + segment - 1) / segment
 		}
-		if !r.good(msg, what, segment, count) {
+		if !r.good(msg, what, segment, count) || r.from.multicast && !r.own.IsZero() && r.headers.name(i) == r.own {
 			continue
 		}
 		f := r.frames[i]

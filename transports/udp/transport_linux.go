@@ -17,7 +17,10 @@ import (
 	"github.com/khamsin-io/khamsin/dataplane/invariant"
 )
 
-var _ dataplane.Transport = (*Transport)(nil)
+var (
+	_ dataplane.Transport   = (*Transport)(nil)
+	_ dataplane.GroupFilter = (*Transport)(nil)
+)
 
 // Transport is the UDP transport. Its methods may be called as dataplane.Transport says.
 type Transport struct {
@@ -38,6 +41,8 @@ type Transport struct {
 	joined  map[dataplane.Channel]*socket
 	shut    bool // descriptors are closed
 
+	filtered atomic.Uint64 // packets that the filter dropped, as last known
+
 	_       counters.Pad
 	sending sync.Mutex // held by Send
 	sender  sender
@@ -47,12 +52,17 @@ type Transport struct {
 	receiver  receiver
 	waiter    waiter
 	turn      int // which socket is read first
+	beside    Source
+	besides   int // polls of beside
 }
 
 // Open opens a transport.
 func Open(cfg Config) (*Transport, error) {
 	r, err := cfg.resolve()
 	if err != nil {
+		if cfg.Filter != nil {
+			err = errors.Join(err, cfg.Filter.Close())
+		}
 		return nil, err
 	}
 	t := &Transport{cfg: r, caps: r.capsOf(), clock: clock.Monotonic(), log: r.Log}
@@ -75,6 +85,9 @@ func (t *Transport) open() (err error) {
 	slots := receiveMessages
 	if t.cfg.gro {
 		slots = receiveSuperMessages
+	}
+	if t.cfg.Beside != nil {
+		slots = receiveBesideMessages
 	}
 	t.receiver = receiver{
 		arena: t.arena, mtu: t.cfg.MTU, ifIndex: int32(t.cfg.ifIndex), batches: !t.cfg.DisableBatch, noteOff: t.noteOff,
@@ -100,7 +113,22 @@ func (t *Transport) open() (err error) {
 	}
 	bound := name.(*unix.SockaddrInet4)
 	t.local = dataplane.EndpointOf(netip.AddrPortFrom(netip.AddrFrom4(bound.Addr), uint16(bound.Port)))
-	if err := t.waiter.init(1 + len(t.groups)); err != nil {
+	return t.openBeside()
+}
+
+// openBeside opens the other source and what waits for both.
+func (t *Transport) openBeside() (err error) {
+	var files []int32
+	if t.cfg.Beside != nil {
+		t.receiver.own = t.local
+		t.receiver.arm(receiveBesideMessages) // before the other source takes the frames
+		if t.beside, err = t.cfg.Beside(t.arena, t.local); err != nil {
+			t.beside = nil
+			return err
+		}
+		files = t.beside.Files()
+	}
+	if err := t.waiter.init(len(t.groups)+1, files); err != nil {
 		return fmt.Errorf("udp: eventfd: %w", err)
 	}
 	return nil
@@ -193,7 +221,7 @@ func (t *Transport) Receive(batch []dataplane.Packet, wait dataplane.Wait) (int,
 	if len(batch) == 0 {
 		return 0, nil
 	}
-	n, err := t.poll(batch)
+	n, err := t.poll(batch, true)
 	if t.waiter.stuck {
 		t.receiver.stalled.Inc()
 	}
@@ -206,13 +234,35 @@ func (t *Transport) Receive(batch []dataplane.Packet, wait dataplane.Wait) (int,
 // pollBad is how many reads of nothing but bad datagrams one poll makes of a socket before it turns to the next.
 const pollBad = 16
 
-// poll returns packets that are there, without waiting.
-func (t *Transport) poll(batch []dataplane.Packet) (int, error) {
+// socketTurn is how often the sockets get their turn while the other source has packets, or is spun on.
+const socketTurn = 16
+
+// poll returns packets that are there, without waiting. With all, it looks everywhere before it says that there are
+// none; without, it looks at the sockets, which takes system calls, now and then only, when there is another source.
+func (t *Transport) poll(batch []dataplane.Packet, all bool) (int, error) {
 	t.waiter.stuck = false
 	if n := t.receiver.deliver(batch); n > 0 {
 		return n, nil
 	}
 	t.arena.Rx().Free() // takes in what other goroutines released
+	if t.beside == nil {
+		return t.pollSockets(batch)
+	}
+	t.besides++
+	first := t.besides%socketTurn != 0
+	if first {
+		if n, err := t.beside.Poll(batch); n > 0 || err != nil || !all {
+			return n, err
+		}
+	}
+	if n, err := t.pollSockets(batch); n > 0 || err != nil || first {
+		return n, err
+	}
+	return t.beside.Poll(batch)
+}
+
+// pollSockets returns packets that wait at the sockets.
+func (t *Transport) pollSockets(batch []dataplane.Packet) (int, error) {
 	sockets := *t.sockets.Load()
 	for range sockets {
 		s := sockets[t.turn%len(sockets)]
@@ -262,6 +312,8 @@ func (t *Transport) ring() {
 // the next packet that has room.
 func (t *Transport) Stats() dataplane.Stats {
 	s, r := &t.sender, &t.receiver
+	filtered := t.countFiltered()
+	dropped := r.dropped.Load() // the kernel counts what the filter drops among them, but tells later
 	return dataplane.Stats{
 		SentPackets:      s.packets.Load(),
 		SentBytes:        s.bytes.Load(),
@@ -271,7 +323,8 @@ func (t *Transport) Stats() dataplane.Stats {
 		ReceivedPackets:  r.packets.Load(),
 		ReceivedBytes:    r.bytes.Load(),
 		ReceiveCalls:     r.calls.Load(),
-		ReceiveDropped:   r.dropped.Load(),
+		ReceiveDropped:   dropped - min(dropped, filtered),
+		ReceiveFiltered:  filtered,
 		ReceiveOversize:  r.oversize.Load(),
 		ReceiveUndersize: r.undersize.Load(),
 		ReceiveForeign:   r.foreign.Load(),
@@ -289,6 +342,7 @@ func (t *Transport) Close() error {
 	t.sending.Lock()
 	t.control.Lock()
 	defer t.control.Unlock()
+	t.countFiltered()
 	t.shut = true
 	return t.release()
 }
@@ -296,6 +350,12 @@ func (t *Transport) Close() error {
 // release gives back what open acquired.
 func (t *Transport) release() error {
 	var errs []error
+	if t.beside != nil {
+		errs = append(errs, t.beside.Close())
+	}
+	if t.cfg.Filter != nil {
+		errs = append(errs, t.cfg.Filter.Close())
+	}
 	sockets := t.groups
 	if t.sender.socket != nil {
 		sockets = append(sockets, t.sender.socket)

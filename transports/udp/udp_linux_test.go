@@ -439,7 +439,7 @@ func TestSubscribeWhileAsleep(t *testing.T) {
 // A packet ends the sleep of a Receive, and a wake-up that comes too late for it is not lost.
 func TestWakeStates(t *testing.T) {
 	var w waiter
-	if err := w.init(0); err != nil {
+	if err := w.init(0, nil); err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Close(w.event)

@@ -30,11 +30,13 @@ type waiter struct {
 	state atomic.Uint32
 	event int // eventfd, written by ring when the state was napAsleep
 	polls []unix.PollFd
-	stuck bool // the last poll found no free frame
+	files []int32 // of the other source
+	stuck bool    // the last poll found no free frame
 }
 
-func (w *waiter) init(sockets int) (err error) {
-	w.polls = make([]unix.PollFd, 0, 1+sockets)
+func (w *waiter) init(sockets int, files []int32) (err error) {
+	w.polls = make([]unix.PollFd, 0, 1+sockets+len(files))
+	w.files = files
 	w.event, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
 	return err
 }
@@ -66,6 +68,9 @@ func (w *waiter) sleep(sockets []*socket, limit time.Duration) error {
 	if w.stuck {
 		limit = min(limit, stallPause)
 		sockets = nil
+	}
+	for _, fd := range w.files {
+		w.polls = append(w.polls, unix.PollFd{Fd: fd, Events: unix.POLLIN})
 	}
 	for _, s := range sockets {
 		w.polls = append(w.polls, unix.PollFd{Fd: int32(s.fd), Events: unix.POLLIN})
@@ -110,7 +115,8 @@ func (t *Transport) await(batch []dataplane.Packet, wait dataplane.Wait) (int, e
 		if now >= deadline {
 			return 0, nil
 		}
-		if now >= spinEnd {
+		spinning := now < spinEnd
+		if !spinning {
 			limit := forever
 			if deadline != clock.Never {
 				limit = deadline.Sub(now)
@@ -119,7 +125,7 @@ func (t *Transport) await(batch []dataplane.Packet, wait dataplane.Wait) (int, e
 				return 0, err
 			}
 		}
-		if n, err := t.poll(batch); n > 0 || err != nil {
+		if n, err := t.poll(batch, !spinning); n > 0 || err != nil {
 			return n, err
 		}
 		now = t.clock.Now()

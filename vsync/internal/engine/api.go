@@ -208,6 +208,14 @@ type Output struct {
 	Events      []Event
 	Subscribe   []dataplane.Channel
 	Unsubscribe []dataplane.Channel
+	Groups      []GroupChange // after Subscribe, before Unsubscribe
+}
+
+// GroupChange says that packets of a group are wanted on a channel, or wanted no more.
+type GroupChange struct {
+	Channel dataplane.Channel
+	Group   uint32 // as in the packets' header
+	Wanted  bool
 }
 
 // Reset empties o and keeps its memory.
@@ -218,5 +226,6 @@ func (o *Output) Reset() {
 	*o = Output{
 		Packets: o.Packets[:0], Deliveries: o.Deliveries[:0], Events: o.Events[:0],
 		Subscribe: o.Subscribe[:0], Unsubscribe: o.Unsubscribe[:0],
+		Groups: o.Groups[:0],
 	}
 }

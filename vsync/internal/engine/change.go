@@ -251,6 +251,7 @@ func (g *group) install(now clock.Time, d *pdu.Decision) {
 		g.lid, g.channel, g.firstView = d.Lid, d.Channel, d.View.ID
 		g.e.byLid[g.lid] = g
 		g.e.subscribe(g.channel)
+		g.e.want(g.channel, g.lid, true)
 	}
 	g.view, g.self = d.View, d.View.Rank(g.e.cfg.Self)
 	g.member = nil
@@ -384,6 +385,7 @@ func (g *group) end(err error) {
 		delete(g.e.byLid, g.lid)
 	}
 	if g.view != nil {
+		g.e.want(g.channel, g.lid, false)
 		g.e.unsubscribe(g.channel)
 	}
 	g.forgetState()

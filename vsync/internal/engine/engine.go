@@ -312,6 +312,11 @@ func (e *Engine) subscribe(ch dataplane.Channel) {
 	}
 }
 
+// want tells the transport which group's packets are wanted, should it filter.
+func (e *Engine) want(ch dataplane.Channel, lid uint32, wanted bool) {
+	e.out.Groups = append(e.out.Groups, GroupChange{Channel: ch, Group: lid, Wanted: wanted})
+}
+
 func (e *Engine) unsubscribe(ch dataplane.Channel) {
 	e.channels[ch]--
 	if e.channels[ch] == 0 {

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/clock"
 	"github.com/khamsin-io/khamsin/vsync/internal/engine"
 )
@@ -194,9 +195,27 @@ func (h *Host) subscribe(out *engine.Output) {
 			h.journal.add(line{text: "subscribe", channel: ch, err: err})
 		}
 	}
+	h.admit(out.Groups)
 	for _, ch := range out.Unsubscribe {
 		if err := h.transport.Unsubscribe(ch); err != nil {
 			h.journal.add(line{text: "unsubscribe", channel: ch, err: err})
+		}
+	}
+}
+
+// admit tells a transport that filters which groups' packets are wanted.
+func (h *Host) admit(changes []engine.GroupChange) {
+	filter, ok := h.transport.(dataplane.GroupFilter)
+	if !ok {
+		return
+	}
+	for _, c := range changes {
+		change, text := filter.Revoke, "revoke group"
+		if c.Wanted {
+			change, text = filter.Admit, "admit group"
+		}
+		if err := change(c.Channel, c.Group); err != nil {
+			h.journal.add(line{text: text, channel: c.Channel, err: err})
 		}
 	}
 }

@@ -1,0 +1,30 @@
+package netns
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// DropPrivileges takes all capabilities away from the calling thread, which must be locked to its goroutine, until the
+// function that it returns is called.
+func DropPrivileges(tb testing.TB) (back func()) {
+	tb.Helper()
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var had [2]unix.CapUserData
+	if err := unix.Capget(&header, &had[0]); err != nil {
+		tb.Fatalf("capget: %v", err)
+	}
+	none := had
+	for i := range none {
+		none[i].Effective = 0
+	}
+	if err := unix.Capset(&header, &none[0]); err != nil {
+		tb.Fatalf("capset: %v", err)
+	}
+	return func() {
+		if err := unix.Capset(&header, &had[0]); err != nil {
+			tb.Errorf("capset back: %v", err)
+		}
+	}
+}

@@ -1,0 +1,240 @@
+package xdp
+
+import (
+	"errors"
+	"math/bits"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/khamsin-io/khamsin/dataplane"
+	"github.com/khamsin-io/khamsin/dataplane/clock"
+	"github.com/khamsin-io/khamsin/dataplane/counters"
+	"github.com/khamsin-io/khamsin/dataplane/frame"
+)
+
+// Limits of sending.
+const (
+	kicksIdle  = 4 // system calls in vain after which a Send leaves what is in the TX ring to the next one …
+	kickWaitMs = 1 // … and how long each waits for room
+)
+
+// sender puts packets into the TX ring, and those that cannot go there through the UDP transport. It belongs to the
+// goroutine that is in Send.
+//
+// A reference of each frame that is in the ring is the sender's until its completion comes back.
+type sender struct {
+	cfg      *Config
+	arena    *frame.Arena
+	stack    dataplane.Transport
+	socket   *socket // nil when nothing can leave by AF_XDP
+	origin   origin
+	resolver *resolver
+	clock    clock.Source
+	now      clock.Time // of this Send
+	shift    uint
+	chunk    uint32  // bytes of a UMEM chunk
+	inFlight []uint8 // descriptors of each chunk that are under way
+	probed   map[[4]byte]clock.Time
+	staged   int // packets that were put into the ring since the last kick
+
+	packets, bytes, multicasts, dropped, calls, copied counters.Counter
+}
+
+// init readies the sender for a socket that is bound.
+func (s *sender) init(socket *socket) {
+	s.socket = socket
+	s.shift = uint(bits.TrailingZeros(uint(s.cfg.Arena.ChunkSize)))
+	s.chunk = uint32(s.cfg.umemChunk())
+	s.inFlight = make([]uint8, len(s.arena.Memory())>>s.shift)
+	s.probed = map[[4]byte]clock.Time{}
+}
+
+// send sends the batch and returns how many packets it accepted.
+func (s *sender) send(batch []dataplane.Packet) (int, error) {
+	s.now = s.clock.Now()
+	s.reap()
+	done := 0
+	for done < len(batch) {
+		to, ok := s.route(&batch[done])
+		if ok && s.stage(&batch[done], &to) {
+			done++
+			continue
+		}
+		// The stack gets the packets up to the next one that can go by the ring.
+		end := done + 1
+		for end < len(batch) {
+			if _, ok := s.route(&batch[end]); ok {
+				break
+			}
+			end++
+		}
+		n, err := s.stack.Send(batch[done:end])
+		done += n
+		if err != nil || done < end {
+			s.kick()
+			return done, err
+		}
+	}
+	s.kick()
+	return done, nil
+}
+
+// route tells where a packet goes by the ring, and false when it goes through the stack.
+func (s *sender) route(p *dataplane.Packet) (to target, ok bool) {
+	if s.socket == nil || int(p.Frame.Len) > s.cfg.MTU {
+		return to, false // the UDP transport refuses what is too large
+	}
+	if p.Channel != 0 {
+		if s.cfg.TTL == 0 || p.Channel > dataplane.ChannelMax || s.cfg.GroupPort == 0 ||
+			!s.cfg.Exclusive && !s.resolver.alone(p.Channel, s.now) {
+			return to, false
+		}
+		ip := [4]byte{multicastIP, byte(p.Channel >> 16), byte(p.Channel >> 8), byte(p.Channel)}
+		return target{mac: multicastMAC(ip), ip: ip, port: s.cfg.GroupPort, ttl: byte(s.cfg.TTL)}, true
+	}
+	ip, port, ok := ipv4Of(p.To)
+	if !ok {
+		return to, false
+	}
+	r := s.resolver.route(ip, s.now)
+	if !r.direct || r.stale && s.probes(r.hop) {
+		return to, false
+	}
+	return target{mac: r.mac, ip: ip, port: port, ttl: ttlUnicast}, true
+}
+
+// probeEvery is how often a packet goes through the stack though it need not, when the kernel is not sure any more that
+// its neighbour is there: so the kernel asks it.
+const probeEvery = clock.Time(1e9)
+
+// probes tells whether it is time for that.
+func (s *sender) probes(hop [4]byte) bool {
+	if last, ok := s.probed[hop]; ok && s.now-last < probeEvery {
+		return false
+	}
+	s.probed[hop] = s.now
+	return true
+}
+
+// stage puts a packet into the TX ring and returns false when that has no room.
+func (s *sender) stage(p *dataplane.Packet, to *target) bool {
+	f := p.Frame
+	descs := 1
+	if s.cfg.segments() {
+		descs = int((f.Off+f.Len-1)/s.chunk-(f.Off-frameHeaders)/s.chunk) + 1
+	}
+	if s.socket.tx.roomFor(descs) < descs {
+		s.kick()
+		if s.reap(); s.socket.tx.roomFor(descs) < descs {
+			return false
+		}
+	}
+	if s.inFlight[f.Chunk] > 0 || int(f.Off) != s.cfg.Arena.Headroom {
+		copied, ok := s.copyOf(f)
+		if !ok {
+			return false
+		}
+		f = copied
+	}
+	s.packets.Inc()
+	s.bytes.Add(uint64(f.Len))
+	if p.Channel != 0 {
+		s.multicasts.Inc()
+	}
+	whole := frame.Frame{Chunk: f.Chunk, Off: f.Off - frameHeaders, Len: frameHeaders + f.Len}
+	s.origin.write(s.arena.Bytes(whole)[:frameHeaders], to, int(f.Len))
+	s.describe(whole)
+	s.staged++
+	return true
+}
+
+// copyOf returns a copy of a frame in a chunk of its own, and releases the frame.
+func (s *sender) copyOf(f frame.Frame) (frame.Frame, bool) {
+	c, ok := s.arena.Tx().Get()
+	if !ok {
+		return c, false
+	}
+	c.Len = f.Len
+	copy(s.arena.Bytes(c), s.arena.Bytes(f))
+	s.arena.Tx().Release(f)
+	s.copied.Inc()
+	return c, true
+}
+
+// describe pushes descriptors of a frame, one for each UMEM chunk that it touches.
+func (s *sender) describe(f frame.Frame) {
+	for f.Len > 0 {
+		part := min(f.Len, s.chunk-f.Off%s.chunk)
+		d := unix.XDPDesc{Addr: uint64(f.Chunk)<<s.shift + uint64(f.Off), Len: part}
+		if part < f.Len {
+			d.Options = descContinued
+		}
+		s.socket.tx.push(d)
+		s.inFlight[f.Chunk]++
+		f.Off += part
+		f.Len -= part
+	}
+}
+
+// kick makes the kernel send what was staged. One call sends a few dozen packets at most.
+func (s *sender) kick() {
+	if s.socket == nil || s.staged == 0 && s.socket.tx.idle() {
+		return
+	}
+	s.staged = 0
+	tx := s.socket.tx
+	tx.publish()
+	for idle := 0; idle < kicksIdle; {
+		before := tx.theirs
+		if !s.socket.zeroCopy || tx.needsWakeup() {
+			s.calls.Inc()
+			_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(s.socket.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
+			if errno != 0 && !errors.Is(errno, unix.EAGAIN) && !errors.Is(errno, unix.EBUSY) &&
+				!errors.Is(errno, unix.ENOBUFS) && !errors.Is(errno, unix.EINTR) {
+				s.dropped.Inc() // the interface is down, or gone; what is in the ring waits for it
+				return
+			}
+		}
+		if tx.idle() || s.socket.zeroCopy {
+			break
+		}
+		if tx.theirs == before {
+			idle++
+			fds := [1]unix.PollFd{{Fd: int32(s.socket.fd), Events: unix.POLLOUT}}
+			_, _ = unix.Poll(fds[:], kickWaitMs)
+		}
+		s.reap() // a full completion ring stops the kernel
+	}
+	s.reap()
+}
+
+// reap releases the frames of packets that have been sent.
+func (s *sender) reap() {
+	if s.socket == nil {
+		return
+	}
+	n := s.socket.completion.waiting()
+	for i := range n {
+		chunk := uint32(s.socket.completion.peek(i) >> s.shift)
+		if s.inFlight[chunk]--; s.inFlight[chunk] == 0 {
+			s.arena.Tx().Release(frame.Frame{Chunk: chunk})
+		}
+	}
+	if n > 0 {
+		s.socket.completion.pop(n)
+	}
+}
+
+// takeBack releases the frames that are still under way. The socket is closed, but mapped.
+func (s *sender) takeBack() {
+	if s.socket == nil {
+		return
+	}
+	s.reap()
+	for chunk, descs := range s.inFlight {
+		if descs > 0 {
+			s.inFlight[chunk] = 0
+			s.arena.Tx().Release(frame.Frame{Chunk: uint32(chunk)})
+		}
+	}
+}

@@ -1,0 +1,199 @@
+package xdp
+
+import (
+	"errors"
+	"fmt"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/khamsin-io/khamsin/bpf"
+)
+
+// socket is an AF_XDP socket on one queue. The first one of a transport has the UMEM; only that one sends.
+type socket struct {
+	fd         int
+	queue      int
+	rx         *ring[unix.XDPDesc]
+	tx         *ring[unix.XDPDesc]
+	fill       *ring[uint64]
+	completion *ring[uint64]
+	zeroCopy   bool
+}
+
+// descContinued marks a descriptor whose packet goes on in the next one (XDP_PKT_CONTD).
+const descContinued = 1
+
+// openSocket opens a socket on a queue. umem is the socket that has the UMEM, nil for the first one.
+func openSocket(cfg *Config, mem []byte, queue int, umem *socket) (*socket, error) {
+	fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, bpf.Explain("open an AF_XDP socket", err)
+	}
+	s := &socket{fd: fd, queue: queue}
+	if umem == nil {
+		err = s.register(cfg, mem)
+	}
+	if err == nil {
+		err = s.makeRings(cfg, umem == nil)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+// register makes mem the socket's UMEM.
+func (s *socket) register(cfg *Config, mem []byte) error {
+	chunk := cfg.umemChunk()
+	reg := unix.XDPUmemReg{
+		Addr: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(mem)))), Len: uint64(len(mem) / chunk * chunk),
+		Size: uint32(chunk), Headroom: uint32(cfg.headroom()),
+	}
+	_, _, errno := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(s.fd), unix.SOL_XDP, unix.XDP_UMEM_REG,
+		uintptr(unsafe.Pointer(&reg)), unsafe.Sizeof(reg), 0)
+	if errno != 0 {
+		return bpf.Explain(fmt.Sprintf("register %d bytes as UMEM", len(mem)), errno)
+	}
+	return nil
+}
+
+// makeRings sizes the rings and maps them.
+func (s *socket) makeRings(cfg *Config, sends bool) error {
+	sizes := []struct{ option, size int }{
+		{unix.XDP_UMEM_FILL_RING, cfg.RxRing}, {unix.XDP_UMEM_COMPLETION_RING, cfg.TxRing},
+		{unix.XDP_RX_RING, cfg.RxRing},
+	}
+	if sends {
+		sizes = append(sizes, struct{ option, size int }{unix.XDP_TX_RING, cfg.TxRing})
+	}
+	for _, r := range sizes {
+		if err := unix.SetsockoptInt(s.fd, unix.SOL_XDP, r.option, r.size); err != nil {
+			return bpf.Explain(fmt.Sprintf("make a ring of %d slots", r.size), err)
+		}
+	}
+	var off unix.XDPMmapOffsets
+	size := uint32(unsafe.Sizeof(off))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(s.fd), unix.SOL_XDP, unix.XDP_MMAP_OFFSETS,
+		uintptr(unsafe.Pointer(&off)), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return fmt.Errorf("xdp: layout of the rings: %w", errno)
+	}
+	var errs [4]error
+	s.fill, errs[0] = mapRing[uint64](s.fd, unix.XDP_UMEM_PGOFF_FILL_RING, off.Fr, cfg.RxRing)
+	s.completion, errs[1] = mapRing[uint64](s.fd, unix.XDP_UMEM_PGOFF_COMPLETION_RING, off.Cr, cfg.TxRing)
+	s.rx, errs[2] = mapRing[unix.XDPDesc](s.fd, unix.XDP_PGOFF_RX_RING, off.Rx, cfg.RxRing)
+	if sends {
+		s.tx, errs[3] = mapRing[unix.XDPDesc](s.fd, unix.XDP_PGOFF_TX_RING, off.Tx, cfg.TxRing)
+	}
+	if err := errors.Join(errs[:]...); err != nil {
+		return fmt.Errorf("xdp: %w", err)
+	}
+	return nil
+}
+
+// How often, and after what pause, a bind to a queue that is taken is tried again: a socket that was closed lets go of
+// its queue only some milliseconds later.
+const (
+	bindTries = 250
+	bindPause = 4 * time.Millisecond
+)
+
+// errNoQueue says that the interface has no queue of a number.
+var errNoQueue = errors.New("xdp: no such queue") // immutable: an error
+
+// bind binds the socket to its queue: without copies where the driver can, if wanted.
+func (s *socket) bind(cfg *Config, ifIndex int, umem *socket, native bool) error {
+	flags := uint16(unix.XDP_USE_NEED_WAKEUP)
+	if cfg.segments() {
+		flags |= unix.XDP_USE_SG
+	}
+	if umem != nil {
+		return s.tryBind(&unix.SockaddrXDP{
+			Flags: unix.XDP_SHARED_UMEM, Ifindex: uint32(ifIndex), QueueID: uint32(s.queue),
+			SharedUmemFD: uint32(umem.fd),
+		})
+	}
+	sa := &unix.SockaddrXDP{Ifindex: uint32(ifIndex), QueueID: uint32(s.queue)}
+	if native && !cfg.DisableZeroCopy {
+		sa.Flags = flags | unix.XDP_ZEROCOPY
+		err := s.tryBind(sa)
+		if err == nil {
+			s.zeroCopy = true
+			return nil
+		}
+		if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, errNoQueue) {
+			return err
+		}
+		cfg.Log.Info("xdp: the driver cannot do without copies, going on with them",
+			"interface", cfg.Interface, "queue", s.queue, "error", err)
+	}
+	sa.Flags = flags | unix.XDP_COPY
+	return s.tryBind(sa)
+}
+
+func (s *socket) tryBind(sa *unix.SockaddrXDP) error {
+	var err error
+	for range bindTries {
+		if err = unix.Bind(s.fd, sa); !errors.Is(err, unix.EBUSY) {
+			break
+		}
+		time.Sleep(bindPause)
+	}
+	what := fmt.Sprintf("bind to queue %d", s.queue)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EBUSY):
+		return &bpf.MissingError{Need: bpf.NeedQueue, What: what, Err: err,
+			Hint: "another process has it: give this one other queues, or use UDP"}
+	case errors.Is(err, unix.EINVAL):
+		return &bpf.MissingError{Need: bpf.NeedQueue, What: what, Err: errors.Join(errNoQueue, err),
+			Hint: "the interface has no such queue, or the kernel cannot do this: see `ethtool -l`"}
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return &bpf.MissingError{Need: bpf.NeedKernel, What: what, Err: err,
+			Hint: "the driver or the kernel does not support it: use a newer kernel, or another mode"}
+	}
+	return bpf.Explain(what, err)
+}
+
+// busyPollBudget is how many packets the driver may take off a queue in one turn.
+const busyPollBudget = 64
+
+// busyPoll makes the socket's reader drive its queue.
+func (s *socket) busyPoll(d time.Duration) error {
+	return errors.Join(
+		unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_PREFER_BUSY_POLL, 1),
+		unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_BUSY_POLL, int(max(1, d.Microseconds()))),
+		unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_BUSY_POLL_BUDGET, busyPollBudget),
+	)
+}
+
+// statistics are what the kernel counts for a socket (struct xdp_statistics).
+type statistics struct {
+	dropped, invalid, txInvalid, rxFull, fillEmpty, txEmpty uint64
+}
+
+// lost returns how many packets had no room, in the fill ring or in the RX ring.
+func (s *socket) lost() uint64 {
+	var st statistics
+	size := uint32(unsafe.Sizeof(st))
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(s.fd), unix.SOL_XDP, unix.XDP_STATISTICS,
+		uintptr(unsafe.Pointer(&st)), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return 0
+	}
+	return st.dropped + st.rxFull
+}
+
+// closeFile closes the socket. After that the kernel writes to none of its frames; the rings stay mapped.
+func (s *socket) closeFile() error { return unix.Close(s.fd) }
+
+// unmap unmaps the rings.
+func (s *socket) unmap() error {
+	return errors.Join(s.rx.close(), s.tx.close(), s.fill.close(), s.completion.close())
+}
+
+// close closes a socket that was never used.
+func (s *socket) close() error { return errors.Join(s.closeFile(), s.unmap()) }

@@ -1,0 +1,95 @@
+package vsync
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/khamsin-io/khamsin/bpf"
+	"github.com/khamsin-io/khamsin/dataplane"
+	"github.com/khamsin-io/khamsin/dataplane/frame"
+	"github.com/khamsin-io/khamsin/transports/udp"
+	"github.com/khamsin-io/khamsin/transports/xdp"
+)
+
+// XDPOptions say how AF_XDP is used. The zero value is right for most: all queues, in the driver where that works.
+type XDPOptions struct {
+	// Generic keeps the program out of the driver. See bpf.ModeGeneric for what that costs.
+	Generic bool
+
+	// Queues are the receive queues to use. A queue serves one process only: processes that share an interface need
+	// different ones. Empty means all.
+	Queues []int
+
+	// Exclusive promises that every process of this host that belongs to a system on these ports uses XDP, on queues
+	// of its own. Multicasts are then never looped back to this host, and unwanted ones dropped by the driver.
+	Exclusive bool
+
+	// BusyPoll makes a receiver that spins drive the network card itself, for up to that time at once.
+	BusyPoll time.Duration
+}
+
+// XDP returns a transport over AF_XDP sockets on the interface of the configuration, past the kernel's network stack.
+// It takes Linux 6.6, an Ethernet interface, and CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_IPC_LOCK, or root. Start
+// fails with an error that says what is missing; Auto goes on with UDP. docs/xdp.md says when it pays.
+func XDP(o XDPOptions) TransportFactory {
+	return func(c *Config) (dataplane.Transport, error) {
+		if len(c.Interfaces) != 1 {
+			return nil, errOneInterface
+		}
+		ttl := c.ttl()
+		if ttl == 0 {
+			ttl = -1
+		}
+		cfg := xdp.Config{
+			Interface: c.Interfaces[0], Port: c.PeerPort, GroupPort: c.GroupPort, TTL: ttl, MTU: c.MaxPacket,
+			Queues: o.Queues, Exclusive: o.Exclusive, BusyPoll: o.BusyPoll, GroupFilter: true,
+			Arena: frame.Config{TxChunks: max(txFrames, 2*c.MaxUnstable), RxRuns: rxFrames}, Log: c.logger(),
+		}
+		if o.Generic {
+			cfg.Mode = bpf.ModeGeneric
+		}
+		t, err := xdp.Open(cfg)
+		if err != nil {
+			return nil, fmt.Errorf("open transport: %w", err)
+		}
+		return t, nil
+	}
+}
+
+// Auto returns XDP where that works and UDP elsewhere, and logs why when it is UDP. On loopback it is UDP silently,
+// since XDP has nothing to offer there.
+func Auto(o XDPOptions) TransportFactory {
+	return func(c *Config) (dataplane.Transport, error) {
+		if len(c.Interfaces) == 1 && c.Interfaces[0] != loopback {
+			t, err := XDP(o)(c)
+			if err == nil {
+				return t, nil
+			}
+			c.logger().Warn("XDP does not work here, using UDP", "interface", c.Interfaces[0], "reason", err)
+		}
+		return UDP()(c)
+	}
+}
+
+// FilteredUDP returns the UDP transport with a filter in the kernel that drops multicasts of groups that this process
+// has not joined, though they come by a channel that it listens to. It takes CAP_BPF, or root. It pays where processes
+// share channels with many groups that are not theirs; docs/xdp.md has the numbers.
+func FilteredUDP() TransportFactory {
+	return func(c *Config) (dataplane.Transport, error) {
+		filter, err := bpf.OpenFilter()
+		if err != nil {
+			return nil, fmt.Errorf("open transport: %w", err)
+		}
+		cfg, err := c.udpConfig()
+		if err != nil {
+			return nil, errors.Join(err, filter.Close())
+		}
+		cfg.Filter = filter
+		t, err := udp.Open(cfg)
+		if err != nil {
+			return nil, fmt.Errorf("open transport: %w", err)
+		}
+		return t, nil
+	}
+}

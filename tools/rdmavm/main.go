@@ -25,6 +25,7 @@ type options struct {
 	Limit   time.Duration `default:"8m" help:"How long the machines may run."`
 	Memory  int           `default:"1536" help:"MiB of each machine."`
 	Only    string        `placeholder:"REGEXP" help:"Run only the steps whose name matches."`
+	Run     string        `placeholder:"REGEXP" help:"In the steps that run one machine's tests, run only those that match."`
 	Keep    bool          `help:"Keep the machines' directories even when all is well."`
 	Verbose bool          `short:"v" help:"Show all that the tests print, not only what failed."`
 }
@@ -62,7 +63,7 @@ func run(ctx context.Context, o options) (err error) {
 			fmt.Printf("rdmavm: logs are in %s\n", dir)
 		}
 	}()
-	plan, err := newPlan(o.Only)
+	plan, err := newPlan(o.Only, o.Run)
 	if err != nil {
 		return err
 	}

@@ -50,7 +50,7 @@ func allSteps() []step {
 }
 
 // newPlan returns the steps whose names match, without those whose package this tree does not have.
-func newPlan(only string) (*plan, error) {
+func newPlan(only, run string) (*plan, error) {
 	match, err := regexp.Compile(only)
 	if err != nil {
 		return nil, fmt.Errorf("--only: %w", err)
@@ -66,6 +66,9 @@ func newPlan(only string) (*plan, error) {
 				continue
 			}
 			p.builds[s.pkg] = strings.ReplaceAll(strings.TrimPrefix(s.pkg, "./"), "/", "-")
+		}
+		if run != "" && s.machine != 0 {
+			s.command += ` -test.run "` + run + `"`
 		}
 		p.steps = append(p.steps, s)
 	}

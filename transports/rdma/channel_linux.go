@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -26,6 +27,7 @@ type groups struct {
 	sockets []int
 	each    int // groups that one socket can join
 	joined  map[dataplane.Channel]int
+	guard   int // held locked while a queue pair is attached or detached
 }
 
 // open opens the sockets: all now, so that they belong to the network namespace of Open's caller.
@@ -35,6 +37,10 @@ func (g *groups) open(cfg Config) error {
 		return fmt.Errorf("rdma: interface %q: %w", cfg.Interface, err)
 	}
 	g.ifIndex, g.each, g.joined = ifi.Index, memberships(), make(map[dataplane.Channel]int)
+	path := filepath.Join(sysfs, cfg.Device)
+	if g.guard, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+		return fmt.Errorf("rdma: open %s: %w", path, err)
+	}
 	for room := 0; room < cfg.Channels; room += g.each {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
@@ -50,7 +56,10 @@ func (g *groups) close() error {
 	for _, fd := range g.sockets {
 		errs = append(errs, unix.Close(fd))
 	}
-	g.sockets = nil
+	if g.guard > 0 {
+		errs = append(errs, unix.Close(g.guard))
+	}
+	g.sockets, g.guard = nil, 0
 	return errors.Join(errs...)
 }
 
@@ -145,14 +154,42 @@ func (t *Transport) Unsubscribe(ch dataplane.Channel) error {
 	return errors.Join(t.attach(ch, false), t.groups.leave(ch))
 }
 
+// lock keeps all other processes of the host from attaching and detaching. In rdma_rxe of Linux 6.1 a queue pair that
+// attaches to a group just as the device's last one leaves it is lost: it hears nothing and can never be destroyed.
+func (g *groups) lock(how int) error {
+	for {
+		switch err := unix.Flock(g.guard, how); {
+		case err == nil:
+			return nil
+		case !errors.Is(err, unix.EINTR):
+			return fmt.Errorf("rdma: lock the groups of the device: %w", err)
+		}
+	}
+}
+
 // attach attaches the queue pair to the channel's group, or detaches it.
-func (t *Transport) attach(ch dataplane.Channel, on bool) error {
+func (t *Transport) attach(ch dataplane.Channel, on bool) (err error) {
 	var gid [16]C.uint8_t
 	for i, b := range ch.IPv4().As16() {
 		gid[i] = C.uint8_t(b)
 	}
+	if err := t.groups.lock(unix.LOCK_EX); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.groups.lock(unix.LOCK_UN)) }()
 	if on {
+		t.receiver.renumber.Store(true)
 		return fault(fmt.Sprintf("attach %v", ch.IPv4()), C.kh_attach(t.pair, &gid[0]))
 	}
 	return fault(fmt.Sprintf("detach %v", ch.IPv4()), C.kh_detach(t.pair, &gid[0]))
+}
+
+// detachAll detaches the queue pair from all channels: it cannot be destroyed before.
+func (t *Transport) detachAll() error {
+	var errs []error
+	for ch := range t.groups.joined {
+		errs = append(errs, t.attach(ch, false))
+	}
+	clear(t.groups.joined)
+	return errors.Join(errs...)
 }

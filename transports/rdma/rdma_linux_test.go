@@ -45,7 +45,8 @@ func required(feature string) bool {
 	return false
 }
 
-// factory makes worlds on the one device.
+// factory makes worlds on the one device. Their arenas are small, because all of it is pinned when it is registered,
+// which takes long where the processor is emulated.
 func factory(tb testing.TB, without string) transporttest.World {
 	base := deviceConfig(tb)
 	switch without {
@@ -58,7 +59,14 @@ func factory(tb testing.TB, without string) transporttest.World {
 		Open: func(tb testing.TB, o transporttest.Options) dataplane.Transport {
 			tb.Helper()
 			cfg := base
+			cfg.ReceiveDepth = 256
 			cfg.Arena = frame.Config{TxChunks: o.Tx, RxRuns: o.Rx}
+			if o.Rx == 0 {
+				cfg.Arena.RxRuns = 256
+			}
+			if without != "inline" { // with it, frames of the port's MTU
+				cfg.MTU, cfg.Arena.ChunkSize, cfg.Arena.RunChunks = 1400, 2048, 3
+			}
 			tr, err := Open(cfg)
 			if err != nil {
 				tb.Fatal(err)

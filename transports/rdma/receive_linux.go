@@ -6,6 +6,7 @@ package rdma
 import "C"
 
 import (
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/khamsin-io/khamsin/dataplane"
@@ -24,6 +25,9 @@ type receiver struct {
 	board *board
 	lkey  C.uint32_t
 
+	numbers  numbers
+	renumber atomic.Bool // a channel was subscribed: what was sent there before is not missing
+
 	lent  []bool        // by chunk: the device has it
 	spare []frame.Frame // free frames, to put in the place of packets
 	fresh int           // buffers on the board that are to be posted
@@ -40,6 +44,7 @@ func (r *receiver) init(t *Transport) {
 	c := t.arena.Config()
 	r.lent = make([]bool, 1+c.TxChunks+c.RxRuns*c.RunChunks)
 	r.spare = make([]frame.Frame, 0, batchMax)
+	r.numbers.init()
 }
 
 // prime lends the device its buffers.
@@ -124,6 +129,9 @@ func (r *receiver) poll(batch []dataplane.Packet) (int, error) {
 
 // deliver hands out the packets of completions, and puts a buffer in the place of each.
 func (r *receiver) deliver(batch []dataplane.Packet, completed int) int {
+	if r.renumber.Load() && r.renumber.Swap(false) {
+		r.numbers.forget()
+	}
 	n := 0
 	bytes := uint64(0)
 	for i := range completed {
@@ -164,15 +172,8 @@ func (r *receiver) read(wc *C.kh_wc, chunk uint32, p *dataplane.Packet) bool {
 		return false
 	}
 	headroom := uint32(r.t.cfg.Arena.Headroom)
-	switch {
-	case wc.flags&C.KH_GRH == 0 || wc.len < grhBytes:
+	if wc.flags&(C.KH_GRH|C.KH_IMM) != C.KH_GRH|C.KH_IMM || wc.len < grhBytes {
 		r.foreign.Inc()
-		return false
-	case wc.len == grhBytes:
-		r.undersize.Inc()
-		return false
-	case int(wc.len)-grhBytes > r.t.cfg.MTU:
-		r.oversize.Inc()
 		return false
 	}
 	header := r.t.arena.Bytes(frame.Frame{Chunk: chunk, Off: headroom - grhBytes, Len: grhBytes})
@@ -181,10 +182,20 @@ func (r *receiver) read(wc *C.kh_wc, chunk uint32, p *dataplane.Packet) bool {
 		r.foreign.Inc()
 		return false
 	}
+	from := dataplane.Endpoint{IP: o.source, Port: uint32(wc.qpn)}
+	r.dropped.Add(r.numbers.missing(stream{o.channel, from}, uint32(wc.imm)))
+	switch {
+	case wc.len == grhBytes:
+		r.undersize.Inc()
+		return false
+	case int(wc.len)-grhBytes > r.t.cfg.MTU:
+		r.oversize.Inc()
+		return false
+	}
 	*p = dataplane.Packet{
 		Frame:   frame.Frame{Chunk: chunk, Off: headroom, Len: uint32(wc.len) - grhBytes},
 		Channel: o.channel,
-		From:    dataplane.Endpoint{IP: o.source, Port: uint32(wc.qpn)},
+		From:    from,
 	}
 	return true
 }

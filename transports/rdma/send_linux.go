@@ -32,6 +32,7 @@ type sender struct {
 	base  uintptr // of the arena
 	lkey  C.uint32_t
 
+	numbers   numbers
 	inlineMax int
 	suspect   atomic.Bool // the queue pair may have failed
 
@@ -48,6 +49,7 @@ func (s *sender) init(t *Transport, inlineMax int) {
 	s.t = t
 	s.board = newBoard(batchMax, 0)
 	s.paths.init(t)
+	s.numbers.init()
 	s.inlineMax = inlineMax
 	s.flight = make([]frame.Frame, t.cfg.SendDepth)
 	s.base, s.lkey = address(t.arena.Memory()), C.kh_lkey(t.region)
@@ -112,6 +114,10 @@ func (s *sender) stage(batch []dataplane.Packet) (taken, staged int, err error) 
 		if err := s.check(p); err != nil {
 			return taken, staged, err
 		}
+		to := stream{channel: p.Channel}
+		if p.Channel == 0 {
+			to.peer = p.To
+		}
 		ah, qpn := s.destination(p)
 		if ah == 0 {
 			s.dropped.Inc()
@@ -120,6 +126,7 @@ func (s *sender) stage(batch []dataplane.Packet) (taken, staged int, err error) 
 			continue
 		}
 		s.fill(p.Frame, ah, qpn, staged)
+		s.board.work[staged].imm = C.uint32_t(s.numbers.next(to))
 		staged++
 		taken++
 	}

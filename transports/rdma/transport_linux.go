@@ -233,8 +233,8 @@ func (t *Transport) Wake() {
 	}
 }
 
-// Stats returns counters since the transport was opened. Datagrams that find no receive buffer are counted by the
-// device alone.
+// Stats returns counters since the transport was opened. ReceiveDropped counts the datagrams that were missing before
+// one that came, whether the network lost them or there was no buffer: the device does not tell.
 func (t *Transport) Stats() dataplane.Stats {
 	s, r := &t.sender, &t.receiver
 	return dataplane.Stats{
@@ -286,8 +286,7 @@ func (t *Transport) Close() error {
 // release gives back what open acquired.
 func (t *Transport) release() error {
 	var errs []error
-	errs = append(errs, t.groups.close())
-	errs = append(errs, closePair(t.pair))
+	errs = append(errs, t.detachAll(), t.groups.close(), closePair(t.pair))
 	if t.srq != nil {
 		errs = append(errs, fault("shared receive queue", C.kh_destroy_srq(t.srq)))
 	}

@@ -298,7 +298,8 @@ static void fill(const kh_wr *w, struct ibv_send_wr *to, struct ibv_sge *sge) {
 		to->send_flags |= IBV_SEND_INLINE;
 	switch (w->op) {
 	case KH_SEND:
-		to->opcode = IBV_WR_SEND;
+		to->opcode = IBV_WR_SEND_WITH_IMM;
+		to->imm_data = htonl(w->imm);
 		to->wr.ud.ah = (struct ibv_ah *)(uintptr_t)w->ah;
 		to->wr.ud.remote_qpn = w->qpn;
 		to->wr.ud.remote_qkey = w->qkey;

@@ -29,7 +29,7 @@ func (m *machine) report(p *plan, verbose bool) error {
 	for _, o := range readLog(string(text)) {
 		found[o.name] = o
 	}
-	if len(found) == 0 {
+	if len(found) == 0 && strings.TrimSpace(string(text)) != "" {
 		fmt.Printf("machine %d: nothing was run:\n%s\n", m.number, tail(text, 2000))
 	}
 	missing := 0

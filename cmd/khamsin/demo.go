@@ -17,7 +17,7 @@ var movements []byte
 
 type demoCommand struct {
 	Members   int           `default:"5" help:"Members of the group, 3 to 32."`
-	Transport string        `default:"udp" enum:"udp,mem" help:"udp: processes over IP multicast on loopback; mem: Systems of one process."`
+	Transport string        `default:"udp" enum:"udp,mem,rdma" help:"udp: processes over IP multicast on loopback; mem: Systems of one process; rdma: processes over RDMA, on the interface that ISIS_NETWORK_INTERFACES names."`
 	Input     string        `type:"existingfile" placeholder:"FILE" help:"Stock movements, CSV with rows item,delta; default: a built-in file."`
 	Seed      uint64        `help:"Decides who is killed and when; default: random."`
 	JSON      bool          `name:"json" help:"Print the result as one JSON object on the last line of stdout, all else on stderr."`

@@ -92,7 +92,7 @@ func (o outcome) print(machine int, verbose bool) {
 	for line := range strings.Lines(o.text) {
 		switch {
 		case strings.Contains(line, "--- SKIP: "), strings.Contains(line, "MEASURED"),
-			strings.HasPrefix(line, "AGREE"):
+			strings.Contains(line, "AGREE: "):
 			fmt.Print("    " + strings.TrimSpace(line) + "\n")
 		}
 	}

@@ -13,7 +13,6 @@ import (
 var (
 	ErrNotBuilt = errors.New("rdma: not in this binary: build it on Linux with cgo and -tags rdma") // immutable: an error
 	ErrNoDevice = errors.New("no RDMA device")                                                      // immutable: an error
-	ErrPeerGone = errors.New("rdma: the other process is gone")                                     // immutable: an error
 	ErrRefused  = errors.New("rdma: the other process refused the connection")                      // immutable: an error
 )
 
@@ -34,6 +33,7 @@ const (
 	grhBytes    = 40         // what the device writes in front of a datagram
 	qkeyBase    = 0x4b680000 // Q_Keys: the highest bit must be 0, the lower half is the group port
 	qpNumberMax = 1<<24 - 1
+	regionMax   = 1 << 40
 	chunkMax    = 8192 // of the default arena: holds the headroom and the largest MTU of a port
 )
 
@@ -131,7 +131,7 @@ func (c Config) withDefaults(portMTU int) Config {
 	setDefault(&c.MTU, min(portMTU, max(1, a.ChunkSize-a.Headroom)))
 	setDefault(&a.TxChunks, DefaultTxChunks)
 	setDefault(&a.RxRuns, DefaultRxRuns)
-	setDefault(&a.RunChunks, 1)
+	setDefault(&a.RunChunks, (a.Headroom+portMTU+a.ChunkSize-1)/a.ChunkSize) // the longest datagram that can come
 	a.RxRuns += c.ReceiveDepth
 	return c
 }

@@ -8,8 +8,8 @@
 // once, as one memory region. Receive buffers lie in a shared receive queue: the device writes a 40-byte header (the
 // GRH) in front of each payload, into the headroom, so that the payload stands where it does on every other transport.
 // Channel n is the group 239.0.0.0 + n: the queue pair is attached to it, and an ordinary socket joins it, because
-// only that makes kernel and network deliver it. Datagrams carry a Q_Key made from the group port; others are dropped by
-// the device.
+// only that makes kernel and network deliver it. Datagrams carry a Q_Key made from the group port; others are dropped
+// by the device. Each datagram has a number in its immediate data, so that a receiver can count what is missing.
 //
 // A batch costs one call into C: it posts all work requests, of which only the last asks for a completion, and takes
 // the completions that are there. Small frames are copied into their work request and go home at once. Receive polls,

@@ -11,7 +11,7 @@ import (
 // Options says what a demo does.
 type Options struct {
 	Members   int           // processes of the first view, MembersMin to MembersMax
-	Transport string        // "udp" or "mem"
+	Transport string        // "udp", "mem" or "rdma"
 	Input     string        // path of the rows; empty for BuiltIn
 	BuiltIn   []byte        // rows to use without Input
 	Seed      uint64        // decides who is killed and when
@@ -36,8 +36,8 @@ func (o *Options) validate() error {
 	if o.Members < MembersMin || o.Members > MembersMax {
 		faults = append(faults, fmt.Errorf("members: %d, want %d to %d", o.Members, MembersMin, MembersMax))
 	}
-	if o.Transport != "udp" && o.Transport != "mem" {
-		faults = append(faults, fmt.Errorf("transport: %q, want udp or mem", o.Transport))
+	if o.Transport != "udp" && o.Transport != "mem" && o.Transport != "rdma" {
+		faults = append(faults, fmt.Errorf("transport: %q, want udp, mem or rdma", o.Transport))
 	}
 	if o.KeepGoing < 0 || o.KeepGoing > keepGoingMax {
 		faults = append(faults, fmt.Errorf("keep-going: %v, want up to %v", o.KeepGoing, keepGoingMax))

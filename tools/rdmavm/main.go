@@ -26,6 +26,7 @@ type options struct {
 	Memory  int           `default:"1536" help:"MiB of each machine."`
 	Only    string        `placeholder:"REGEXP" help:"Run only the steps whose name matches."`
 	Run     string        `placeholder:"REGEXP" help:"In the steps that run one machine's tests, run only those that match."`
+	Race    bool          `help:"Build with the race detector."`
 	Keep    bool          `help:"Keep the machines' directories even when all is well."`
 	Verbose bool          `short:"v" help:"Show all that the tests print, not only what failed."`
 }
@@ -67,6 +68,7 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
+	plan.race = o.Race
 	if err := plan.build(ctx, filepath.Join(dir, "bin")); err != nil {
 		return err
 	}

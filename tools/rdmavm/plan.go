@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -23,6 +24,7 @@ type step struct {
 type plan struct {
 	steps  []step
 	builds map[string]string // by package: the name of its binary
+	race   bool              // build with the race detector
 }
 
 // testing is how most steps call a test binary.
@@ -88,6 +90,9 @@ func (p *plan) build(ctx context.Context, dir string) error {
 		args := []string{"test", "-c", "-tags", "rdma", "-o", filepath.Join(into, "run"), pkg}
 		if pkg == program {
 			args = []string{"build", "-tags", "rdma", "-o", filepath.Join(into, "run"), pkg}
+		}
+		if p.race {
+			args = slices.Insert(args, len(args)-1, "-race")
 		}
 		if _, err := command(ctx, "", "go", args...); err != nil {
 			return err

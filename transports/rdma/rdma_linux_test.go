@@ -49,11 +49,8 @@ func required(feature string) bool {
 // which takes long where the processor is emulated.
 func factory(tb testing.TB, without string) transporttest.World {
 	base := deviceConfig(tb)
-	switch without {
-	case "inline":
+	if without == "inline" {
 		base.Inline = -1
-	case "multicast":
-		base.GroupPort = 0
 	}
 	return transporttest.World{
 		Open: func(tb testing.TB, o transporttest.Options) dataplane.Transport {
@@ -78,7 +75,7 @@ func factory(tb testing.TB, without string) transporttest.World {
 
 // rows: TRN-01, IPM-15
 func TestConformance(t *testing.T) {
-	transporttest.Run(t, factory, "inline", "multicast")
+	transporttest.Run(t, factory, "inline")
 }
 
 // openUntilEnd opens a transport that is closed, with its arena whole, when the test ends.

@@ -171,6 +171,9 @@ func closePair(qp handle) error {
 	return fault("queue pair", C.kh_destroy_qp(qp))
 }
 
+// failPair puts a queue pair into its error state: all that is posted is flushed, and the device reads it no more.
+func failPair(qp handle) error { return fault("fail queue pair", C.kh_fail(qp)) }
+
 // board is memory outside the Go heap that the calls of one direction share with C.
 type board struct {
 	memory handle

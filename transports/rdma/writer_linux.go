@@ -156,7 +156,9 @@ func (w *writer) Write(ctx context.Context, source dataplane.Region, from, n, at
 	err := w.write(ctx, r, job{from: from, left: n, at: at, notice: notice})
 	if err != nil {
 		w.broken = err
-		_ = C.kh_fail(w.link.pair) // the device reads the source no more
+		if failErr := failPair(w.link.pair); failErr != nil { // else the device reads the source no more
+			err = errors.Join(err, failErr)
+		}
 	}
 	if !stop() {
 		<-kicked

@@ -36,15 +36,22 @@ type Region interface {
 	Close() error
 }
 
+// Copy says which bytes are written, and where to.
+type Copy struct {
+	From int // offset in the source
+	To   int // offset in the other process's region
+	Len  int // bytes; with none a Write is but a notice
+}
+
 // Writer writes into a region of another process.
 type Writer interface {
 	// Size returns the bytes of the region.
 	Size() int
 
-	// Write copies the bytes [from, from+n) of a region of this process to the other process's region, from at on, and
-	// gives notice there behind them. It returns nil when all bytes are in the other process's memory. After any other
+	// Write copies bytes of a region of this process to the other process's region, and gives notice there behind them.
+	// It returns nil when all bytes are in the other process's memory. After any other
 	// error than one about its arguments the writer is of no more use. One Write is made at a time; others wait.
-	Write(ctx context.Context, source Region, from, n, at int, notice uint32) error
+	Write(ctx context.Context, source Region, c Copy, notice uint32) error
 
 	// Close ends the connection.
 	Close() error

@@ -23,14 +23,15 @@ func judgeRecords(records []record) []string {
 			case j < 0:
 				fault("%s went through view %d, which %s did not", r.Name, v.id, first.Name)
 			case !slices.Equal(v.members, want[j].members):
-				fault("view %d has members %v at %s, and %v at %s", v.id, v.members, r.Name, want[j].members, first.Name)
+				fault("view %d has members %v at %s, and %v at %s", v.id, v.members, r.Name, want[j].members,
+					first.Name)
 			case r.Killed && i == len(got)-1: // it ended in this view: what it delivered is the beginning
 				if !isPrefix(v.numbers, want[j].numbers) {
 					fault("%s delivered in its last view %d what the survivors did not begin with", r.Name, v.id)
 				}
 			case !slices.Equal(v.numbers, want[j].numbers):
-				fault("in view %d %s delivered %d messages and %s %d, or in another order", v.id, r.Name, len(v.numbers),
-					first.Name, len(want[j].numbers))
+				fault("in view %d %s delivered %d messages and %s %d, or in another order", v.id, r.Name,
+					len(v.numbers), first.Name, len(want[j].numbers))
 			}
 		}
 		for i := 1; i < len(got); i++ { // one chain: no view is left out
@@ -40,8 +41,8 @@ func judgeRecords(records []record) []string {
 			}
 		}
 		if !r.Killed && !slices.Equal(r.State, first.State) {
-			fault("the state of %s has %d messages, that of %s %d, or in another order", r.Name, len(r.State), first.Name,
-				len(first.State))
+			fault("the state of %s has %d messages, that of %s %d, or in another order", r.Name, len(r.State),
+				first.Name, len(first.State))
 		}
 	}
 	return faults

@@ -204,7 +204,7 @@ const (
 // Two machines, four members that multicast in one order; one is killed in the midst of it and another joins. All that
 // survive go through the same views with the same messages in the same order, and the newcomer has their state.
 //
-// rows: TRN-01
+// rows: TRN-09
 func TestRDMAPeers(t *testing.T) {
 	p := newPair(t)
 	var members []*member

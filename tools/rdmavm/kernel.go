@@ -49,7 +49,7 @@ func kernelPackage(ctx context.Context, meta string) (string, error) {
 	}
 	found := regexp.MustCompile(`Depends: (linux-image-[0-9]\S*)`).FindStringSubmatch(out)
 	if found == nil {
-		return "", fmt.Errorf("package %s depends on no kernel; run apt-get update, or name another with --kernel", meta)
+		return "", fmt.Errorf("package %s depends on no kernel: run apt-get update, or use --kernel", meta)
 	}
 	return found[1], nil
 }

@@ -34,8 +34,8 @@ func machines(dir string, k kernel, root string, memory int) []*machine {
 	var list []*machine
 	for n := 1; n <= 2; n++ {
 		list = append(list, &machine{
-			number: n, dir: filepath.Join(dir, fmt.Sprintf("machine%d", n)), wire: filepath.Join(dir, "wire"), kernel: k,
-			root: root, memory: memory,
+			number: n, dir: filepath.Join(dir, fmt.Sprintf("machine%d", n)), wire: filepath.Join(dir, "wire"),
+			kernel: k, root: root, memory: memory,
 		})
 	}
 	return list
@@ -110,7 +110,7 @@ func (m *machine) args() []string {
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-serial", "file:" + m.path("console.log"),
 		"-device", "isa-debug-exit,iobase=0xf4,iosize=0x01",
-		"-virtfs", "local,path=" + m.dir + ",mount_tag=work,security_model=none,multidevs=remap",
+		"-virtfs", "local,path=" + m.dir + ",mount_tag=share,security_model=none,multidevs=remap",
 		"-netdev", wire, "-device", fmt.Sprintf("virtio-net-pci,netdev=wire,mac=52:54:00:77:00:%02x", m.number),
 		"-kernel", filepath.Join(m.kernel.dir, "vmlinuz"), "-initrd", m.root,
 		"-append", "console=ttyS0 panic=-1 mitigations=off nokaslr random.trust_cpu=on tsc=reliable no_timer_check " +

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"debug/elf"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -30,6 +31,14 @@ type plan struct {
 // testing is how most steps call a test binary.
 const testing = "PROGRAM -test.v -test.timeout=240s "
 
+// noLibrary shows that a binary with RDMA inside runs where libibverbs is not installed, and says so.
+const noLibrary = `library=$(ls /usr/lib/*/libibverbs.so.1)
+mv $library /tmp/hidden
+PROGRAM demo --transport rdma 2>&1 | grep "no RDMA device: libibverbs.so.1: cannot open shared object file"
+rc=$?
+mv /tmp/hidden $library
+exit $rc`
+
 // program is the package that is built as a program; all others are built as tests.
 const program = "./cmd/khamsin"
 
@@ -44,6 +53,9 @@ func allSteps() []step {
 		{"virtual-synchrony-1%-loss", 0, vsync, testing + "-test.run ^TestRDMAPeers", 4 * time.Minute},
 		{"loss-off", 0, "", "/usr/sbin/tc qdisc del dev eth0 root", time.Minute},
 		{"transport", 1, rdma, testing + "-test.skip ^TestPeers", 5 * time.Minute},
+		{"no-library", 2, program, noLibrary, time.Minute},
+		{"no-device", 2, program, "PROGRAM demo --transport rdma 2>&1 | grep \"no RDMA device: interface .lo.\"",
+			time.Minute},
 		{"demo", 2, program, "env ISIS_NETWORK_INTERFACES=eth0 PROGRAM demo --transport rdma --members 3 --seed 1",
 			3 * time.Minute},
 		{"bpf", 2, "./bpf", testing, 3 * time.Minute},
@@ -97,11 +109,33 @@ func (p *plan) build(ctx context.Context, dir string) error {
 		if _, err := command(ctx, "", "go", args...); err != nil {
 			return err
 		}
+		if err := checkLinks(filepath.Join(into, "run")); err != nil {
+			return err
+		}
 		data := filepath.Join(pkg, "testdata")
 		if _, err := os.Stat(data); err == nil {
 			if err := os.CopyFS(filepath.Join(into, "testdata"), os.DirFS(data)); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// checkLinks checks that a binary does not need libibverbs to start.
+func checkLinks(path string) error {
+	f, err := elf.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	libraries, err := f.ImportedLibraries()
+	if err != nil {
+		return err
+	}
+	for _, name := range libraries {
+		if strings.Contains(name, "verbs") {
+			return fmt.Errorf("%s is linked with %s: it would not start on a host without it", path, name)
 		}
 	}
 	return nil

@@ -93,8 +93,8 @@ func (g *groups) join(ch dataplane.Channel) error {
 		g.joined[ch] = i
 		return nil
 	}
-	return fmt.Errorf("rdma: channel %d: %d channels on %d sockets are all that the system allows: %w", ch, len(g.joined),
-		len(g.sockets), unix.ENOBUFS)
+	return fmt.Errorf("rdma: channel %d: %d channels on %d sockets are all that the system allows: %w", ch,
+		len(g.joined), len(g.sockets), unix.ENOBUFS)
 }
 
 // leave undoes join.

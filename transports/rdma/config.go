@@ -11,9 +11,14 @@ import (
 
 // Errors of this package.
 var (
-	ErrNotBuilt = errors.New("rdma: not in this binary: build it on Linux with cgo and -tags rdma") // immutable: an error
-	ErrNoDevice = errors.New("no RDMA device")                                                      // immutable: an error
-	ErrRefused  = errors.New("rdma: the other process refused the connection")                      // immutable: an error
+	// immutable: an error
+	ErrNotBuilt = errors.New("rdma: not in this binary: build it on Linux with cgo and -tags rdma")
+
+	// immutable: an error
+	ErrNoDevice = errors.New("no RDMA device")
+
+	// immutable: an error
+	ErrRefused = errors.New("rdma: the other process refused the connection")
 )
 
 // Defaults and limits of a Config.
@@ -144,16 +149,16 @@ func (c Config) checkSizes(portMTU int) error {
 	room := c.Arena.ChunkSize - c.Arena.Headroom
 	switch {
 	case c.Arena.Headroom < grhBytes:
-		return fmt.Errorf("rdma: Headroom %d does not hold the device's header of %d bytes", c.Arena.Headroom, grhBytes)
+		return fmt.Errorf("rdma: Headroom %d does not hold the device's header of %d", c.Arena.Headroom, grhBytes)
 	case c.MTU > portMTU:
-		return fmt.Errorf("rdma: MTU %d is above the %d of the port; raise the interface's MTU, or lower it here", c.MTU,
-			portMTU)
+		return fmt.Errorf("rdma: MTU %d is above the %d of the port: raise the interface's MTU, or lower this one",
+			c.MTU, portMTU)
 	case room < c.MTU:
 		return fmt.Errorf("rdma: MTU %d does not fit the %d bytes behind a chunk's headroom", c.MTU, room)
 	case c.Arena.RunChunks*c.Arena.ChunkSize-c.Arena.Headroom < portMTU:
 		// A datagram longer than its buffer would be an error of the queue pair, and anybody can send one.
-		return fmt.Errorf("rdma: chunks of %d bytes do not hold the %d of the longest datagram: set Arena.RunChunks or "+
-			"Arena.ChunkSize", c.Arena.ChunkSize, portMTU)
+		return fmt.Errorf("rdma: %d chunks of %d bytes do not hold the longest datagram, of %d: set Arena.RunChunks",
+			c.Arena.RunChunks, c.Arena.ChunkSize, portMTU)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math"
 	"net"
 	"testing"
 	"time"
@@ -63,34 +64,35 @@ func TestOneSidedWrites(t *testing.T) {
 		t.Errorf("size %d", writers[0].Size())
 	}
 	number := uint32(0)
-	for _, w := range []struct{ from, n, at int }{
-		{0, 1, 0}, {5, 100, size - 100}, {1, pieceMax + 1, 1}, {0, size, 0}, {0, 0, size},
+	for _, w := range []dataplane.Copy{
+		{Len: 1}, {From: 5, To: size - 100, Len: 100}, {From: 1, To: 1, Len: pieceMax + 1}, {Len: size}, {To: size},
 	} {
 		clear(target.Bytes())
 		number++
-		if err := writers[number%2].Write(within(t), source, w.from, w.n, w.at, number); err != nil {
+		if err := writers[number%2].Write(within(t), source, w, number); err != nil {
 			t.Fatalf("%+v: %v", w, err)
 		}
 		if got, err := target.Await(within(t)); got != number || err != nil {
 			t.Fatalf("notice %d, %v, want %d", got, err, number)
 		}
 		want := make([]byte, size)
-		copy(want[w.at:], source.Bytes()[w.from:w.from+w.n])
+		copy(want[w.To:], source.Bytes()[w.From:w.From+w.Len])
 		if !bytes.Equal(target.Bytes(), want) {
 			t.Errorf("%+v: other bytes than those were written", w)
 		}
 	}
-	for _, w := range []struct{ from, n, at int }{
-		{-1, 1, 0}, {0, -1, 0}, {0, 1, -1}, {size, 1, 0}, {0, 1, size}, {0, size + 1, 0}, {1, size, 0},
+	for _, w := range []dataplane.Copy{
+		{From: -1, Len: 1}, {Len: -1}, {To: -1, Len: 1}, {From: size, Len: 1}, {To: size, Len: 1}, {Len: size + 1},
+		{From: 1, Len: size}, {From: math.MaxInt, Len: 2}, {To: math.MaxInt, Len: 2},
 	} {
-		if err := writers[0].Write(within(t), source, w.from, w.n, w.at, 1); err == nil {
+		if err := writers[0].Write(within(t), source, w, 1); err == nil {
 			t.Errorf("%+v is written", w)
 		}
 	}
-	if err := writers[0].Write(within(t), target, 0, 1, 0, 1); err == nil {
+	if err := writers[0].Write(within(t), target, dataplane.Copy{Len: 1}, 1); err == nil {
 		t.Error("a region of another transport is a source")
 	}
-	if err := writers[0].Write(within(t), source, 0, 9, 0, 99); err != nil {
+	if err := writers[0].Write(within(t), source, dataplane.Copy{Len: 9}, 99); err != nil {
 		t.Errorf("after refusals: %v", err)
 	}
 	if got, err := target.Await(within(t)); got != 99 || err != nil {
@@ -118,10 +120,11 @@ func TestOneSidedKeys(t *testing.T) {
 	for _, at := range []int{keyBytes - 1, keyBytes - 13} { // the remote key; the size, and so the bounds
 		w := connect(t, a, change(at))
 		n := w.Size()
-		if err := w.Write(within(t), source, 0, min(n, 4096), max(0, n-4096), 1); err == nil && at == keyBytes-1 {
+		whole := dataplane.Copy{Len: min(n, 4096), To: max(0, n-4096)}
+		if err := w.Write(within(t), source, whole, 1); err == nil && at == keyBytes-1 {
 			t.Errorf("a wrong key writes")
 		}
-		if err := w.Write(within(t), source, 0, 8, 0, 1); at == keyBytes-1 && err == nil {
+		if err := w.Write(within(t), source, dataplane.Copy{Len: 8}, 1); at == keyBytes-1 && err == nil {
 			t.Error("a writer goes on after a failure")
 		}
 		if _, err := target.Await(within(t)); at == keyBytes-1 && !errors.Is(err, dataplane.ErrPeerGone) {
@@ -129,7 +132,7 @@ func TestOneSidedKeys(t *testing.T) {
 		}
 	}
 	w := connect(t, a, target.Key())
-	if err := w.Write(within(t), source, 0, 8, 0, 5); err != nil {
+	if err := w.Write(within(t), source, dataplane.Copy{Len: 8}, 5); err != nil {
 		t.Errorf("the right key: %v", err)
 	}
 }
@@ -177,7 +180,7 @@ func TestOneSidedBackPressure(t *testing.T) {
 	wrote := uint32(0)
 	for ; err == nil && wrote < 10*noticesMax; wrote++ {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		err = w.Write(ctx, source, 0, 8, 0, wrote)
+		err = w.Write(ctx, source, dataplane.Copy{Len: 8}, wrote)
 		cancel()
 	}
 	if !errors.Is(err, context.DeadlineExceeded) || wrote < noticesMax {

@@ -110,8 +110,6 @@ func (p *pair) meet(where string) {
 
 // Datagrams and multicasts over the wire: all come, in order, where nothing is lost; where something is, what comes and
 // what is counted as missing make up what was sent.
-//
-// rows: TRN-01
 func TestPeersDatagrams(t *testing.T) {
 	p := newPair(t)
 	tr := openUntilEnd(t, nil)
@@ -153,8 +151,8 @@ func TestPeersDatagrams(t *testing.T) {
 	case p.lossy && (received < total*8/10 || st.ReceiveDropped == 0 || received+int(st.ReceiveDropped) > total):
 		t.Errorf("%d of %d came; %+v", received, total, st)
 	}
-	t.Logf("MEASURED: of %d datagrams over the wire %d came, %d of them multicast, and %d are known to be missing", total,
-		received, multicasts, st.ReceiveDropped)
+	t.Logf("MEASURED: of %d datagrams over the wire %d came, %d of them multicast, and %d are known to be missing",
+		total, received, multicasts, st.ReceiveDropped)
 	p.meet("done")
 }
 
@@ -182,7 +180,7 @@ func TestPeersOneSided(t *testing.T) {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		if err := w.Write(ctx, region, 0, size, 0, 77); err != nil {
+		if err := w.Write(ctx, region, dataplane.Copy{Len: size}, 77); err != nil {
 			t.Fatal(err)
 		}
 		took := time.Since(began)
@@ -223,12 +221,12 @@ func TestPeersDeath(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := w.Write(ctx, region, 0, 1<<20, 0, 1); err != nil {
+		if err := w.Write(ctx, region, dataplane.Copy{Len: 1 << 20}, 1); err != nil {
 			t.Fatal(err)
 		}
 		p.meet("written")
 		p.meet("region closed") // the other side closes it without a word: as if it had died
-		if err := w.Write(ctx, region, 0, 1<<20, 0, 2); !errors.Is(err, dataplane.ErrPeerGone) {
+		if err := w.Write(ctx, region, dataplane.Copy{Len: 1 << 20}, 2); !errors.Is(err, dataplane.ErrPeerGone) {
 			t.Errorf("write to a region that is gone: %v", err)
 		}
 		return
@@ -275,8 +273,8 @@ func sendAll(tb testing.TB, tr *Transport, batch []dataplane.Packet) {
 	}
 }
 
-// receiveNumbered receives n packets of a sender and checks them; where packets are lost, it gives up when none has come
-// for a while. It returns how many came, and by a channel.
+// receiveNumbered receives n packets of a sender and checks them; where packets are lost, it gives up when none has
+// come for a while. It returns how many came, and by a channel.
 func receiveNumbered(tb testing.TB, tr *Transport, n int, from dataplane.Endpoint, lossy bool) (came, multicasts int) {
 	tb.Helper()
 	wait := peersPatience

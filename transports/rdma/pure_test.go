@@ -43,7 +43,8 @@ func writeGIDs(t *testing.T, entries ...gid) (root string) {
 			if text == "" {
 				continue
 			}
-			if err := os.WriteFile(filepath.Join(dir, string(rune('0'+e.index))), []byte(text+"\n"), 0o644); err != nil {
+			file := filepath.Join(dir, fmt.Sprint(e.index))
+			if err := os.WriteFile(file, []byte(text+"\n"), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -136,7 +137,8 @@ func TestReadHeader(t *testing.T) {
 	} {
 		ipv4 := netip.MustParseAddr(tc.from).Is4()
 		o := readHeader(packet(tc.from, tc.to), ipv4)
-		if o.ok != tc.ok || o.ok && (o.channel != tc.channel || netip.AddrFrom16(o.source).Unmap().String() != tc.from) {
+		from := netip.AddrFrom16(o.source).Unmap().String()
+		if o.ok != tc.ok || o.ok && (o.channel != tc.channel || from != tc.from) {
 			t.Errorf("%s to %s: %+v", tc.from, tc.to, o)
 		}
 		if other := readHeader(packet(tc.from, tc.to), !ipv4); other.ok {
@@ -219,7 +221,9 @@ func TestDefaults(t *testing.T) {
 }
 
 func testKey() key {
-	return key{host: netip.MustParseAddrPort("10.0.0.1:4711"), token: token{1, 2, 3}, addr: 1 << 40, size: 1 << 20, rkey: 7}
+	return key{
+		host: netip.MustParseAddrPort("10.0.0.1:4711"), token: token{1, 2, 3}, addr: 1 << 40, size: 1 << 20, rkey: 7,
+	}
 }
 
 func testPair() pairInfo { return pairInfo{gid: [16]byte{15: 1}, number: 77, psn: psnMax} }

@@ -73,7 +73,7 @@ func factory(tb testing.TB, without string) transporttest.World {
 	}
 }
 
-// rows: TRN-01, IPM-15
+// The suite, with payloads inlined into work requests and without.
 func TestConformance(t *testing.T) {
 	transporttest.Run(t, factory, "inline")
 }

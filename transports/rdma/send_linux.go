@@ -242,7 +242,8 @@ func (s *sender) complete(n int) {
 		s.dropped.Inc()
 		s.suspect.Store(true)
 		if wc.status != statusFlushed {
-			s.t.log.Warn("rdma: a datagram could not be sent", "status", statusText(uint32(wc.status)), "local", s.t.local)
+			s.t.log.Warn("rdma: a datagram could not be sent", "status", statusText(uint32(wc.status)), "local",
+				s.t.local)
 		}
 	}
 }

@@ -78,7 +78,7 @@ func Open(cfg Config) (*Transport, error) {
 func (t *Transport) locate(cfg *Config) (err error) {
 	if cfg.Device == "" {
 		if cfg.Device, err = rdmamap.GetRdmaDeviceForNetdevice(cfg.Interface); err != nil {
-			return fmt.Errorf("%w: interface %q has none: %w", ErrNoDevice, cfg.Interface, err)
+			return fmt.Errorf("%w: interface %q belongs to none: %w", ErrNoDevice, cfg.Interface, err)
 		}
 	}
 	if t.device, err = openDevice(cfg.Device, cfg.PhysPort); err != nil {
@@ -146,12 +146,14 @@ func (t *Transport) openPair() (err error) {
 	if t.sender.queue, err = t.device.openQueue(t.cfg.SendDepth, t.receiver.queue.channel); err != nil {
 		return err
 	}
-	if err := fault("shared receive queue", C.kh_create_srq(t.device.pd, C.int(t.cfg.ReceiveDepth), &t.srq)); err != nil {
+	errno := C.kh_create_srq(t.device.pd, C.int(t.cfg.ReceiveDepth), &t.srq)
+	if err := fault("shared receive queue", errno); err != nil {
 		return err
 	}
 	inline := C.uint32_t(t.cfg.Inline)
-	if err := fault("queue pair", C.kh_create_ud(t.device.pd, t.sender.queue.cq, t.receiver.queue.cq, t.srq,
-		C.int(t.cfg.SendDepth), &inline, &t.pair)); err != nil {
+	errno = C.kh_create_ud(t.device.pd, t.sender.queue.cq, t.receiver.queue.cq, t.srq, C.int(t.cfg.SendDepth), &inline,
+		&t.pair)
+	if err := fault("queue pair", errno); err != nil {
 		return err
 	}
 	if err := fault("ready queue pair", C.kh_ud_ready(t.pair, t.device.port, C.uint32_t(t.cfg.qkey()))); err != nil {

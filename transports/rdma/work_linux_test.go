@@ -76,8 +76,8 @@ func TestWorkPerMessage(t *testing.T) {
 		requests := float64(after.WorkRequests-before.WorkRequests) / messages
 		signals := float64(after.Signalled-before.Signalled) / messages
 		t.Logf("MEASURED: %d messages of %d bytes: %.4f calls into C, %.4f work requests, %.4f of them signalled, and "+
-			"%.0f%% inlined, per message, both sides together; %v allocations in a round of %d", int(messages), size, calls,
-			requests, signals, 100*float64(after.Inlined-before.Inlined)/messages, allocs, len(load.batch))
+			"%.0f%% inlined, per message, both sides together; %v allocations in a round of %d", int(messages), size,
+			calls, requests, signals, 100*float64(after.Inlined-before.Inlined)/messages, allocs, len(load.batch))
 		if calls >= 0.1 || requests != 1 || signals > 0.05 || allocs != 0 {
 			t.Errorf("%.4f calls, %.4f requests, %.4f signals, %v allocations", calls, requests, signals, allocs)
 		}
@@ -97,7 +97,7 @@ func TestWriteAgainstUDP(t *testing.T) {
 	frames := newBurst(a, b, 128, size)
 	for i := range 3 {
 		began := time.Now()
-		if err := w.Write(within(t), source, 0, total, 0, uint32(i)); err != nil {
+		if err := w.Write(within(t), source, dataplane.Copy{Len: total}, uint32(i)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := target.Await(within(t)); err != nil {

@@ -101,13 +101,12 @@ func (w *writer) open() (err error) {
 
 // readWithin fills b, within the exchange's limit.
 func readWithin(conn *net.TCPConn, b []byte) error {
-	if err := conn.SetReadDeadline(time.Now().Add(exchangeLimit)); err != nil {
-		return err
+	timer := time.AfterFunc(exchangeLimit, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) }) // long ago
+	_, err := io.ReadFull(conn, b)
+	if !timer.Stop() && err == nil {
+		err = os.ErrDeadlineExceeded
 	}
-	if _, err := io.ReadFull(conn, b); err != nil {
-		return err
-	}
-	return conn.SetReadDeadline(time.Time{})
+	return err
 }
 
 // waitFarewell waits for the end of a connection, and tells whether the other side meant it.
@@ -121,7 +120,7 @@ func waitFarewell(conn *net.TCPConn) bool {
 func (w *writer) Size() int { return int(w.key.size) }
 
 // Write copies bytes to the region and gives notice behind them.
-func (w *writer) Write(ctx context.Context, source dataplane.Region, from, n, at int, notice uint32) error {
+func (w *writer) Write(ctx context.Context, source dataplane.Region, c dataplane.Copy, notice uint32) error {
 	r, ok := source.(*region)
 	if !ok || r.t != w.t {
 		return errors.New("rdma: the source of a write is no region of this transport")
@@ -133,10 +132,10 @@ func (w *writer) Write(ctx context.Context, source dataplane.Region, from, n, at
 	switch {
 	case r.mem == nil:
 		return dataplane.ErrClosed
-	case n < 0 || from < 0 || from > len(r.mem)-n:
-		return fmt.Errorf("rdma: write of the bytes %d to %d of a source of %d", from, from+n, len(r.mem))
-	case at < 0 || at > w.Size()-n:
-		return fmt.Errorf("rdma: write to the bytes %d to %d of a region of %d", at, at+n, w.Size())
+	case c.Len < 0 || c.From < 0 || c.From > len(r.mem)-c.Len:
+		return fmt.Errorf("rdma: write of %d bytes from %d on, of a source of %d", c.Len, c.From, len(r.mem))
+	case c.To < 0 || c.To > w.Size()-c.Len:
+		return fmt.Errorf("rdma: write of %d bytes from %d on, to a region of %d", c.Len, c.To, w.Size())
 	case w.broken != nil:
 		return w.broken
 	}
@@ -153,7 +152,7 @@ func (w *writer) Write(ctx context.Context, source dataplane.Region, from, n, at
 		w.link.kick()
 		close(kicked)
 	})
-	err := w.write(ctx, r, job{from: from, left: n, at: at, notice: notice})
+	err := w.write(ctx, r, job{Copy: c, notice: notice})
 	if err != nil {
 		w.broken = err
 		if failErr := failPair(w.link.pair); failErr != nil { // else the device reads the source no more
@@ -169,9 +168,9 @@ func (w *writer) Write(ctx context.Context, source dataplane.Region, from, n, at
 
 // job is what is left of a Write.
 type job struct {
-	from, left, at int
-	notice         uint32
-	over           bool // the notice is posted
+	dataplane.Copy
+	notice uint32
+	over   bool // the notice is posted
 }
 
 // write posts work requests, as many in one call as there is room for, until all are done.
@@ -209,15 +208,15 @@ func (w *writer) write(ctx context.Context, r *region, j job) error {
 
 // stage makes work request i of the next call: the next piece, the last with the notice.
 func (w *writer) stage(r *region, j *job, i int) {
-	n := min(j.left, pieceMax, max(1, int(w.t.device.attr.max_msg)))
+	n := min(j.Len, pieceMax, max(1, int(w.t.device.attr.max_msg)))
 	wr := &w.link.board.work[i]
 	*wr = C.kh_wr{
 		id: C.uint64_t(w.sentTo + uint64(i)), len: C.uint32_t(n), lkey: C.kh_lkey(r.mr), rkey: C.uint32_t(w.key.rkey),
-		addr: C.uint64_t(uint64(address(r.mem)) + uint64(j.from)), remote: C.uint64_t(w.key.addr + uint64(j.at)),
+		addr: C.uint64_t(uint64(address(r.mem)) + uint64(j.From)), remote: C.uint64_t(w.key.addr + uint64(j.To)),
 		op: C.KH_WRITE,
 	}
-	j.from, j.at, j.left = j.from+n, j.at+n, j.left-n
-	if j.left == 0 {
+	j.From, j.To, j.Len = j.From+n, j.To+n, j.Len-n
+	if j.Len == 0 {
 		wr.op, wr.imm, j.over = C.KH_WRITE_IMM, C.uint32_t(j.notice), true
 	}
 }

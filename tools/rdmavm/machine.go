@@ -30,6 +30,9 @@ const bootLimit = 90 * time.Second
 // word.
 var errNeverBooted = errors.New("a guest never booted") // immutable: an error
 
+// errSteps is the verdict on a machine that ran to its end.
+var errSteps = errors.New("steps failed") // immutable: an error
+
 func machines(dir string, k kernel, root string, memory int) []*machine {
 	var list []*machine
 	for n := 1; n <= 2; n++ {
@@ -70,7 +73,7 @@ func attempt(ctx context.Context, list []*machine, p *plan, bin string) error {
 			return err
 		}
 		wait.Go(func() {
-			if errs[i] = m.run(ctx); errs[i] != nil {
+			if errs[i] = m.run(ctx); errs[i] != nil && !errors.Is(errs[i], errSteps) {
 				cancel(errs[i]) // the other one would wait in vain
 			}
 		})
@@ -162,7 +165,7 @@ func (m *machine) verdict(exit int) error {
 		return fmt.Errorf("machine %d: its file says %q and qemu's exit code %d", m.number, text, exit)
 	}
 	if rc != 0 {
-		return fmt.Errorf("machine %d: steps failed (exit code %d)", m.number, rc)
+		return fmt.Errorf("machine %d: %w (exit code %d)", m.number, errSteps, rc)
 	}
 	return nil
 }

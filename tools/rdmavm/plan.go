@@ -56,7 +56,8 @@ func allSteps() []step {
 		{"no-library", 2, program, noLibrary, time.Minute},
 		{"no-device", 2, program, "PROGRAM demo --transport rdma 2>&1 | grep \"no RDMA device: interface .lo.\"",
 			time.Minute},
-		{"demo", 2, program, "env ISIS_NETWORK_INTERFACES=eth0 PROGRAM demo --transport rdma --members 3 --seed 1",
+		{"demo", 2, program, "env ISIS_NETWORK_INTERFACES=eth0 PROGRAM demo --transport rdma --members 3 --seed 1 " +
+			"--suspect-after 5s",
 			3 * time.Minute},
 		{"bpf", 2, "./bpf", testing, 3 * time.Minute},
 		{"xdp", 2, "./transports/xdp", testing + "-test.short", 4 * time.Minute},

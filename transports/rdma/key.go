@@ -1,7 +1,6 @@
 package rdma
 
 import (
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"net/netip"
@@ -34,11 +33,6 @@ var (
 
 // token names a region. Who knows it may write.
 type token [tokenBytes]byte
-
-func newToken() (t token) {
-	_, _ = rand.Read(t[:]) // never fails: see crypto/rand
-	return t
-}
 
 // key is where a region is, and the right to write to it.
 type key struct {

@@ -82,7 +82,8 @@ func TestConformance(t *testing.T) {
 func openUntilEnd(tb testing.TB, change func(*Config)) *Transport {
 	tb.Helper()
 	cfg := deviceConfig(tb)
-	cfg.Arena = frame.Config{TxChunks: 512, RxRuns: 512}
+	cfg.MTU, cfg.ReceiveDepth = 1400, 256
+	cfg.Arena = frame.Config{TxChunks: 512, RxRuns: 256, ChunkSize: 2048}
 	if change != nil {
 		change(&cfg)
 	}

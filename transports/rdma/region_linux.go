@@ -7,6 +7,7 @@ import "C"
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/subtle"
 	"errors"
 	"fmt"
@@ -68,8 +69,8 @@ func (t *Transport) OpenRegion(size int) (dataplane.Region, error) {
 	if r.mr, err = t.device.register(r.mem, true); err != nil {
 		return nil, errors.Join(err, unix.Munmap(r.mem))
 	}
-	r.key = key{host: host, token: newToken(), addr: uint64(address(r.mem)), size: uint64(size),
-		rkey: uint32(C.kh_rkey(r.mr))}
+	r.key = key{host: host, addr: uint64(address(r.mem)), size: uint64(size), rkey: uint32(C.kh_rkey(r.mr))}
+	_, _ = rand.Read(r.key.token[:]) // never fails: see crypto/rand
 	if err := t.sided.addRegion(r); err != nil {
 		return nil, errors.Join(err, r.free())
 	}

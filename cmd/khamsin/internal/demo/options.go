@@ -16,6 +16,7 @@ type Options struct {
 	BuiltIn   []byte        // rows to use without Input
 	Seed      uint64        // decides who is killed and when
 	Traffic   time.Duration // how long the rows last at the members' rate; 0 means trafficFor
+	Suspect   time.Duration // silence that counts as death; 0: by the number of members
 	KeepGoing time.Duration // 0: one kill and one join; else random ones for so long
 	JSON      bool          // the result as one JSON line on Stdout, everything else on Stderr
 	Program   string        // of the member processes: this program
@@ -41,6 +42,10 @@ func (o *Options) validate() error {
 	}
 	if o.KeepGoing < 0 || o.KeepGoing > keepGoingMax {
 		faults = append(faults, fmt.Errorf("keep-going: %v, want up to %v", o.KeepGoing, keepGoingMax))
+	}
+	if o.Suspect != 0 && (o.Suspect <= 2*heartbeat || o.Suspect > time.Minute) {
+		faults = append(faults, fmt.Errorf("suspect-after: %v, want more than %v and up to a minute", o.Suspect,
+			2*heartbeat))
 	}
 	if o.Traffic == 0 {
 		o.Traffic = trafficFor

@@ -157,6 +157,9 @@ func (p *parent) birth() (*kid, error) {
 	if p.o.Members > manyMembers {
 		suspect = suspectMany
 	}
+	if p.o.Suspect > 0 {
+		suspect = p.o.Suspect
+	}
 	var err error
 	k.peer, err = p.nursery.launch(conf{
 		Index: k.index, Input: p.o.Input, Share: k.share, Rate: rate, System: fmt.Sprintf("demo-%d", os.Getpid()),

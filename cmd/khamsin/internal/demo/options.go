@@ -29,6 +29,7 @@ const (
 	MembersMin   = 3
 	MembersMax   = 32
 	keepGoingMax = time.Hour
+	suspectMax   = settleWithin / 2
 )
 
 // validate reports everything that is wrong, and fills in what was left out.
@@ -43,9 +44,8 @@ func (o *Options) validate() error {
 	if o.KeepGoing < 0 || o.KeepGoing > keepGoingMax {
 		faults = append(faults, fmt.Errorf("keep-going: %v, want up to %v", o.KeepGoing, keepGoingMax))
 	}
-	if o.Suspect != 0 && (o.Suspect <= 2*heartbeat || o.Suspect > time.Minute) {
-		faults = append(faults, fmt.Errorf("suspect-after: %v, want more than %v and up to a minute", o.Suspect,
-			2*heartbeat))
+	if o.Suspect < 0 || o.Suspect > suspectMax {
+		faults = append(faults, fmt.Errorf("suspect-after: %v, want up to %v", o.Suspect, suspectMax))
 	}
 	if o.Traffic == 0 {
 		o.Traffic = trafficFor

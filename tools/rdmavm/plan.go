@@ -29,14 +29,14 @@ type plan struct {
 }
 
 // testing is how most steps call a test binary.
-const testing = "PROGRAM -test.v -test.timeout=240s "
+const testing = "PROGRAM -test.v -test.timeout=480s "
 
 // noLibrary shows that a binary with RDMA inside runs where libibverbs is not installed, and says so.
-const noLibrary = `library=$(ls /usr/lib/*/libibverbs.so.1)
-mv $library /tmp/hidden
+const noLibrary = `libraries=$(ls /usr/lib/*/libibverbs.so.1 /lib/*/libibverbs.so.1)
+for file in $libraries; do mv $file $file.hidden; done
 PROGRAM demo --transport rdma 2>&1 | grep "no RDMA device: libibverbs.so.1: cannot open shared object file"
 rc=$?
-mv /tmp/hidden $library
+for file in $libraries; do mv $file.hidden $file; done
 exit $rc`
 
 // program is the package that is built as a program; all others are built as tests.
@@ -46,13 +46,13 @@ const program = "./cmd/khamsin"
 func allSteps() []step {
 	const rdma, vsync = "./transports/rdma", "./vsync"
 	return []step{
-		{"peers", 0, rdma, testing + "-test.run ^TestPeers", 4 * time.Minute},
-		{"virtual-synchrony", 0, vsync, testing + "-test.run ^TestRDMAPeers", 4 * time.Minute},
+		{"peers", 0, rdma, testing + "-test.run ^TestPeers", 9 * time.Minute},
+		{"virtual-synchrony", 0, vsync, testing + "-test.run ^TestRDMAPeers", 9 * time.Minute},
 		{"loss-on", 0, "", "/usr/sbin/tc qdisc add dev eth0 root netem loss 1%", time.Minute},
-		{"peers-1%-loss", 0, rdma, "env KHAMSIN_RDMA_LOSS=1 " + testing + "-test.run ^TestPeers", 4 * time.Minute},
-		{"virtual-synchrony-1%-loss", 0, vsync, testing + "-test.run ^TestRDMAPeers", 4 * time.Minute},
+		{"peers-1%-loss", 0, rdma, "env KHAMSIN_RDMA_LOSS=1 " + testing + "-test.run ^TestPeers", 9 * time.Minute},
+		{"virtual-synchrony-1%-loss", 0, vsync, testing + "-test.run ^TestRDMAPeers", 9 * time.Minute},
 		{"loss-off", 0, "", "/usr/sbin/tc qdisc del dev eth0 root", time.Minute},
-		{"transport", 1, rdma, testing + "-test.skip ^TestPeers", 5 * time.Minute},
+		{"transport", 1, rdma, testing + "-test.skip ^TestPeers", 9 * time.Minute},
 		{"no-library", 2, program, noLibrary, time.Minute},
 		{"no-device", 2, program, "PROGRAM demo --transport rdma 2>&1 | grep \"no RDMA device: interface .lo.\"",
 			time.Minute},
@@ -60,7 +60,7 @@ func allSteps() []step {
 			"--suspect-after 5s",
 			3 * time.Minute},
 		{"bpf", 2, "./bpf", testing, 3 * time.Minute},
-		{"xdp", 2, "./transports/xdp", testing + "-test.short", 4 * time.Minute},
+		{"xdp", 2, "./transports/xdp", testing + "-test.short", 9 * time.Minute},
 	}
 }
 

@@ -16,13 +16,15 @@ import (
 )
 
 const (
-	pathsMax     = 4096                  // hosts and channels that are remembered
-	pathPatience = 20 * time.Millisecond // that a Send waits for the first resolution of an address
-	pathRetry    = 2 * time.Second       // before an address that was not found is looked up again
+	pathsMax     = 4096                   // hosts and channels that are remembered
+	pathPause    = 2 * time.Millisecond   // that a Send waits for an address that it needs for the first time,
+	pathPatience = 250 * time.Millisecond // and how long it then holds its caller up, before it drops
+	pathRetry    = 2 * time.Second        // before an address that was not found is looked up again
 )
 
 // paths remembers the address handles of hosts and channels. To make one the kernel looks up the way, and asks the
-// network for a hardware address, which can take a second: so it is done beside the sender, which waits a little.
+// network for a hardware address, which can take a second: so it is done beside the sender. Meanwhile packets are not
+// accepted, for a while, and then dropped, so that one host that is gone does not hold up what goes to others.
 type paths struct {
 	t    *Transport
 	last struct { // consecutive packets often go the same way
@@ -35,9 +37,10 @@ type paths struct {
 
 // way is the way to one address. ah, err and until are written before done is closed.
 type way struct {
-	done  chan struct{}
-	ah    handle
-	until clock.Time // there is no way, and looking for one again is in vain, until then
+	done    chan struct{}
+	patient clock.Time // packets wait for the outcome until then
+	ah      handle
+	until   clock.Time // there is no way, and looking for one again is in vain, until then
 }
 
 func (p *paths) init(t *Transport) {
@@ -45,30 +48,30 @@ func (p *paths) init(t *Transport) {
 	p.table = make(map[[16]byte]*way)
 }
 
-// find returns the address handle for an address, 0 when there is none or it is not known yet.
-func (p *paths) find(to [16]byte) uint64 {
+// find returns the address handle for an address, 0 when there is none. With pending it may be known soon.
+func (p *paths) find(to [16]byte) (ah uint64, pending bool) {
 	if p.last.ah != 0 && p.last.to == to {
-		return p.last.ah
+		return p.last.ah, false
 	}
 	w := p.table[to]
 	if w == nil {
 		if w = p.resolve(to); w == nil {
-			return 0
+			return 0, false
 		}
 	}
 	select {
 	case <-w.done:
 	default:
-		return 0
+		return 0, p.t.clock.Now() < w.patient
 	}
 	if w.ah == nil {
 		if p.t.clock.Now() >= w.until {
 			delete(p.table, to) // the next packet tries again
 		}
-		return 0
+		return 0, false
 	}
 	p.last.to, p.last.ah = to, uint64(uintptr(w.ah))
-	return p.last.ah
+	return p.last.ah, false
 }
 
 // resolve starts looking for the way to an address, and waits a little for the outcome; nil when it is none that a
@@ -82,7 +85,7 @@ func (p *paths) resolve(to [16]byte) *way {
 	if len(p.table) >= pathsMax && !p.forget() {
 		return nil
 	}
-	w := &way{done: make(chan struct{})}
+	w := &way{done: make(chan struct{}), patient: p.t.clock.Now().Add(pathPatience)}
 	p.table[to] = w
 	destination := p.t.device.destination(to, p.t.gid.index, p.t.cfg.TTL)
 	p.work.Go(func() {
@@ -92,7 +95,7 @@ func (p *paths) resolve(to [16]byte) *way {
 		}
 		close(w.done)
 	})
-	timer := time.NewTimer(pathPatience)
+	timer := time.NewTimer(pathPause)
 	defer timer.Stop()
 	select {
 	case <-w.done:

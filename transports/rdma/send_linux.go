@@ -76,12 +76,13 @@ func (s *sender) send(batch []dataplane.Packet) (int, error) {
 	accepted := 0
 	for accepted < len(batch) && s.room() > 0 {
 		taken, staged, err := s.stage(batch[accepted:])
+		held := err == nil && taken < len(batch)-accepted && staged < batchMax // by a packet whose way is not known yet
 		if posting := s.submit(staged); err == nil {
 			err = posting
 		}
 		s.count(batch[accepted : accepted+taken])
 		accepted += taken
-		if err != nil {
+		if err != nil || held {
 			return accepted, err
 		}
 	}
@@ -106,7 +107,8 @@ func (s *sender) count(done []dataplane.Packet) {
 }
 
 // stage makes work requests of the front of the batch and returns how many packets it took and how many requests it
-// made: packets that have no way are dropped. An error is about the packet after those taken.
+// made: packets that have no way are dropped, and one whose way may be known soon holds up those behind it. An error is
+// about the packet after those taken.
 func (s *sender) stage(batch []dataplane.Packet) (taken, staged int, err error) {
 	limit := min(batchMax, s.room())
 	for taken < len(batch) && staged < limit {
@@ -118,7 +120,10 @@ func (s *sender) stage(batch []dataplane.Packet) (taken, staged int, err error) 
 		if p.Channel == 0 {
 			to.peer = p.To
 		}
-		ah, qpn := s.destination(p)
+		ah, qpn, pending := s.destination(p)
+		if pending {
+			return taken, staged, nil
+		}
 		if ah == 0 {
 			s.dropped.Inc()
 			s.t.arena.Tx().Release(p.Frame)
@@ -146,15 +151,16 @@ func (s *sender) check(p *dataplane.Packet) error {
 	return nil
 }
 
-// destination returns the address handle and queue pair of a packet; no handle when there is no way.
-func (s *sender) destination(p *dataplane.Packet) (ah uint64, qpn uint32) {
+// destination returns the address handle and queue pair of a packet; no handle when there is no way, or not yet.
+func (s *sender) destination(p *dataplane.Packet) (ah uint64, qpn uint32, pending bool) {
+	to, qpn := p.To.IP, p.To.Port
 	if p.Channel != 0 {
-		return s.paths.find(p.Channel.IPv4().As16()), multicastQP
+		to, qpn = p.Channel.IPv4().As16(), multicastQP
+	} else if qpn == 0 || qpn >= qpNumberMax {
+		return 0, 0, false
 	}
-	if p.To.Port == 0 || p.To.Port >= qpNumberMax {
-		return 0, 0
-	}
-	return s.paths.find(p.To.IP), p.To.Port
+	ah, pending = s.paths.find(to)
+	return ah, qpn, pending
 }
 
 // fill makes work request i of the next call, of a frame that is checked by the arena.

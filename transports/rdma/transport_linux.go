@@ -190,9 +190,8 @@ func (t *Transport) enter(mu *sync.Mutex, method string) bool {
 	return true
 }
 
-// Send posts a batch. Fewer than all are accepted when SendDepth packets are on their way. To a host that it has not
-// sent to before it waits for the address to be resolved, a few milliseconds at most; what is then not resolved yet is
-// dropped.
+// Send posts a batch. Fewer than all are accepted when SendDepth packets are on their way, and while the address of a
+// host that it has not sent to before is being resolved; what is not resolved after a quarter of a second is dropped.
 func (t *Transport) Send(batch []dataplane.Packet) (int, error) {
 	if !t.enter(&t.sending, "Send") {
 		return 0, dataplane.ErrClosed

@@ -11,6 +11,12 @@ import (
 	"github.com/khamsin-io/khamsin/transports/udp"
 )
 
+// burstPatience is how long a frame of a burst may take. One that takes longer is lost.
+const burstPatience = 20 * time.Second
+
+// roomForBursts makes room for a whole burst, and for the buffers that are on their way back to the device.
+func roomForBursts(c *Config) { c.ReceiveDepth = 6 * batchMax }
+
 // burst sends and receives n frames of a size, in batches, and returns false when one is lost. It allocates nothing.
 type burst struct {
 	from, to dataplane.Transport
@@ -40,7 +46,7 @@ func (b *burst) run() bool {
 		sent += n
 	}
 	for received := 0; received < len(b.batch); {
-		n, err := b.to.Receive(b.got, dataplane.Wait{Timeout: peersPatience})
+		n, err := b.to.Receive(b.got, dataplane.Wait{Timeout: burstPatience})
 		if n == 0 || err != nil {
 			return false
 		}
@@ -56,7 +62,7 @@ func (b *burst) run() bool {
 // nothing is allocated.
 func TestWorkPerMessage(t *testing.T) {
 	for _, size := range []int{64, 1000} {
-		a, b := openUntilEnd(t, nil), openUntilEnd(t, nil)
+		a, b := openUntilEnd(t, nil), openUntilEnd(t, roomForBursts)
 		load := newBurst(a, b, 4*batchMax, size)
 		if !load.run() {
 			t.Fatal("a frame is lost")
@@ -87,7 +93,7 @@ func TestWorkPerMessage(t *testing.T) {
 // One-sided writes against our UDP, in the same machine: a ratio. Where the processor is emulated it is no speed.
 func TestWriteAgainstUDP(t *testing.T) {
 	const total = 16 << 20
-	a, b := openUntilEnd(t, nil), openUntilEnd(t, nil)
+	a, b := openUntilEnd(t, nil), openUntilEnd(t, roomForBursts)
 	source, target := openRegion(t, a, total), openRegion(t, b, total)
 	w := connect(t, a, target.Key())
 	cfg := udp.Config{Interface: a.cfg.Interface, Arena: frame.Config{TxChunks: 512, RxRuns: 64}}

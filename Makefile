@@ -13,6 +13,9 @@ BASE ?= HEAD
 # The compiler of the eBPF programs, as bpf/generate.go names it.
 BPF_CC = clang-14
 
+# What the tag rdma changes.
+RDMA_PACKAGES = ./transports/rdma ./vsync ./cmd/khamsin
+
 PLATFORMS = windows/amd64 darwin/arm64 linux/arm64 android/arm64
 
 # Packages whose tests import the package named $(1).
@@ -22,7 +25,7 @@ users = $(GO) list -f '{{.ImportPath}} {{join .TestImports " "}} {{join .XTestIm
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help check test unit fmt vet staticcheck lint rows rows-check generate generate-check deps sim sim-seed canary \
-	race conformance netns scale fuzz bench bench-compare cross demo
+	race conformance netns rdma-vm scale fuzz bench bench-compare cross demo
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +37,8 @@ check: fmt vet staticcheck lint rows-check unit sim ## before a commit: all that
 test: export KHAMSIN_REQUIRE := $(or $(KHAMSIN_REQUIRE),$(shell test "$$(id -u)" = 0 && echo netns,xdp))
 test: deps fmt vet staticcheck lint rows-check generate-check cross canary sim race ## all that CI runs
 	$(GO) test -count=1 -timeout 30m ./...
+	@if [ "$$(id -u)" = 0 ] || command -v qemu-system-x86_64 >/dev/null 2>&1; then $(MAKE) rdma-vm; \
+	else echo 'test: rdma-vm is left out: there is no qemu-system-x86_64'; fi
 
 unit: ## unit tests, short
 	$(GO) test -short ./...
@@ -71,7 +76,7 @@ generate-check: ## fail when the committed eBPF objects are not what their sourc
 	for file in "$$dir"/*; do cmp "$$file" "bpf/$${file##*/}" || differs=yes; done; \
 	if [ -n "$$differs" ]; then echo 'generate-check: commit what make generate changed'; exit 1; fi
 
-deps: ## as root, install what namespace tests and make generate need, when it is missing
+deps: ## as root, install what tests in namespaces and virtual machines, and make generate, need, when it is missing
 	@missing=; \
 	command -v ip >/dev/null 2>&1 || missing="$$missing iproute2"; \
 	command -v nft >/dev/null 2>&1 || missing="$$missing nftables"; \
@@ -79,6 +84,12 @@ deps: ## as root, install what namespace tests and make generate need, when it i
 	command -v $(BPF_CC) >/dev/null 2>&1 || missing="$$missing $(BPF_CC)"; \
 	command -v llvm-strip-$(BPF_CC:clang-%=%) >/dev/null 2>&1 || missing="$$missing llvm-$(BPF_CC:clang-%=%)"; \
 	test -e /usr/include/bpf/bpf_helpers.h || missing="$$missing libbpf-dev"; \
+	command -v qemu-system-x86_64 >/dev/null 2>&1 || missing="$$missing qemu-system-x86"; \
+	command -v busybox >/dev/null 2>&1 || missing="$$missing busybox-static"; \
+	command -v depmod >/dev/null 2>&1 || missing="$$missing kmod"; \
+	command -v xz >/dev/null 2>&1 || missing="$$missing xz-utils"; \
+	[ -e /usr/include/infiniband/verbs.h ] || missing="$$missing libibverbs-dev"; \
+	[ -e /etc/libibverbs.d/rxe.driver ] || missing="$$missing ibverbs-providers"; \
 	if [ -z "$$missing" ]; then echo "deps: nothing is missing"; exit 0; fi; \
 	echo "deps: missing:$$missing"; \
 	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then \
@@ -109,6 +120,16 @@ netns: deps ## tests in network namespaces; needs root
 	@packages=$$($(call users,internal/netns)); \
 	if [ -z "$$packages" ]; then echo 'netns: no test uses network namespaces'; exit 1; fi; \
 	echo $(GO) test -count=1 $$packages; $(GO) test -count=1 $$packages
+
+rdma-vm: export KHAMSIN_REQUIRE := $(or $(KHAMSIN_REQUIRE),rdma)
+rdma-vm: deps ## all that needs RDMA, in two virtual machines; on this host with KHAMSIN_RDMA_DEV=mlx5_0
+	$(GO) vet -tags rdma $(RDMA_PACKAGES)
+	$(GO) tool staticcheck -tags rdma $(RDMA_PACKAGES)
+	@if [ -n "$$KHAMSIN_RDMA_DEV" ]; then \
+		echo "$(GO) test -count=1 -tags rdma -v ./transports/rdma; $(GO) test -tags rdma -v -run RDMA ./vsync"; \
+		$(GO) test -count=1 -tags rdma -v ./transports/rdma && \
+		$(GO) test -count=1 -tags rdma -v -run RDMA ./vsync; \
+	else echo '$(GO) run ./tools/rdmavm'; $(GO) run ./tools/rdmavm; fi
 
 scale: ## large runs, the tests named TestScale...
 	KHAMSIN_SCALE=1 $(GO) test -count=1 -timeout 60m -v -run '^TestScale' $(PKG)

@@ -92,10 +92,9 @@ func resolve(opts []Option) (Config, error) {
 
 // newAddress draws the address of a process that is reached at an endpoint.
 func newAddress(local dataplane.Endpoint) Address {
-	return Address{
-		IP: local.IP, Port: uint16(local.Port), AckPort: uint16(local.Port) + 1, PID: uint32(os.Getpid()),
-		Incarnation: randomNumber(),
-	}
+	a := Address{PID: uint32(os.Getpid()), Incarnation: randomNumber()}
+	a.SetEndpoint(local)
+	return a
 }
 
 // randomNumber returns a random number that is not zero.

@@ -20,8 +20,8 @@ import (
 type Address struct {
 	IP          [16]byte // IPv4 in its IPv6-mapped form
 	PID         uint32
-	Port        uint16 // unicast port
-	AckPort     uint16 // second port of the printed form; Port+1 by convention
+	Port        uint16 // unicast port; over RDMA the lower half of the queue pair number
+	AckPort     uint16 // second port of the printed form: Port+1; over RDMA the upper half (SetEndpoint)
 	Incarnation uint64 // never zero in an address of a process
 }
 
@@ -39,9 +39,27 @@ var errShortAddress = errors.New("core: an encoded address has 32 bytes")
 // IsZero tells whether a is NoAddress.
 func (a Address) IsZero() bool { return a == Address{} }
 
+// pairMark is set in the AckPort of a queue pair number whose halves would look like two ports in a row. The number has
+// 24 bits, so the bit is free.
+const pairMark = 1 << 15
+
 // Endpoint returns where a transport reaches the process.
 func (a Address) Endpoint() dataplane.Endpoint {
-	return dataplane.Endpoint{IP: a.IP, Port: uint32(a.Port)}
+	e := dataplane.Endpoint{IP: a.IP, Port: uint32(a.Port)}
+	if a.AckPort != a.Port+1 {
+		e.Port |= uint32(a.AckPort&^pairMark) << 16
+	}
+	return e
+}
+
+// SetEndpoint sets where a transport reaches the process. Ports above 65535 are numbers of queue pairs.
+func (a *Address) SetEndpoint(e dataplane.Endpoint) {
+	a.IP, a.Port, a.AckPort = e.IP, uint16(e.Port), uint16(e.Port)+1
+	if upper := uint16(e.Port >> 16); upper != 0 {
+		if a.AckPort = upper; upper == a.Port+1 {
+			a.AckPort |= pairMark
+		}
+	}
 }
 
 // String returns the form "(pid:ip/port/port)", which ParseAddress reads back, with "#incarnation" in hexadecimal

@@ -122,6 +122,8 @@ func TestOptionsAreChecked(t *testing.T) {
 		func(o *Options) { o.Members = 33 },
 		func(o *Options) { o.Transport = "pigeon" },
 		func(o *Options) { o.KeepGoing = -time.Second },
+		func(o *Options) { o.Suspect = -1 },
+		func(o *Options) { o.Suspect = time.Hour },
 		func(o *Options) { o.Input = "/nonexistent.csv" },
 	} {
 		o := small("mem")

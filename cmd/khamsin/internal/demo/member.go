@@ -110,6 +110,9 @@ func (m *member) options() []vsync.Option {
 	if m.transport != nil {
 		return append(o, vsync.WithTransport(m.transport))
 	}
+	if c.Transport == "rdma" {
+		o = append(o, vsync.WithTransport(vsync.RDMA()))
+	}
 	return append(o, vsync.WithPorts(c.GroupPort, c.PeerPort))
 }
 

@@ -11,11 +11,12 @@ import (
 // Options says what a demo does.
 type Options struct {
 	Members   int           // processes of the first view, MembersMin to MembersMax
-	Transport string        // "udp" or "mem"
+	Transport string        // "udp", "mem" or "rdma"
 	Input     string        // path of the rows; empty for BuiltIn
 	BuiltIn   []byte        // rows to use without Input
 	Seed      uint64        // decides who is killed and when
 	Traffic   time.Duration // how long the rows last at the members' rate; 0 means trafficFor
+	Suspect   time.Duration // silence that counts as death; 0: by the number of members
 	KeepGoing time.Duration // 0: one kill and one join; else random ones for so long
 	JSON      bool          // the result as one JSON line on Stdout, everything else on Stderr
 	Program   string        // of the member processes: this program
@@ -28,6 +29,7 @@ const (
 	MembersMin   = 3
 	MembersMax   = 32
 	keepGoingMax = time.Hour
+	suspectMax   = settleWithin / 2
 )
 
 // validate reports everything that is wrong, and fills in what was left out.
@@ -36,11 +38,14 @@ func (o *Options) validate() error {
 	if o.Members < MembersMin || o.Members > MembersMax {
 		faults = append(faults, fmt.Errorf("members: %d, want %d to %d", o.Members, MembersMin, MembersMax))
 	}
-	if o.Transport != "udp" && o.Transport != "mem" {
-		faults = append(faults, fmt.Errorf("transport: %q, want udp or mem", o.Transport))
+	if o.Transport != "udp" && o.Transport != "mem" && o.Transport != "rdma" {
+		faults = append(faults, fmt.Errorf("transport: %q, want udp, mem or rdma", o.Transport))
 	}
 	if o.KeepGoing < 0 || o.KeepGoing > keepGoingMax {
 		faults = append(faults, fmt.Errorf("keep-going: %v, want up to %v", o.KeepGoing, keepGoingMax))
+	}
+	if o.Suspect < 0 || o.Suspect > suspectMax {
+		faults = append(faults, fmt.Errorf("suspect-after: %v, want up to %v", o.Suspect, suspectMax))
 	}
 	if o.Traffic == 0 {
 		o.Traffic = trafficFor

@@ -157,10 +157,13 @@ func (p *parent) birth() (*kid, error) {
 	if p.o.Members > manyMembers {
 		suspect = suspectMany
 	}
+	if p.o.Suspect > 0 {
+		suspect = p.o.Suspect
+	}
 	var err error
 	k.peer, err = p.nursery.launch(conf{
 		Index: k.index, Input: p.o.Input, Share: k.share, Rate: rate, System: fmt.Sprintf("demo-%d", os.Getpid()),
-		GroupPort: p.group, PeerPort: p.peer, Suspect: suspect,
+		Transport: p.o.Transport, GroupPort: p.group, PeerPort: p.peer, Suspect: suspect,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start %v: %w", k, err)

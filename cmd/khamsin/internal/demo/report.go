@@ -10,6 +10,7 @@ type conf struct {
 	Share     share
 	Rate      float64 // rows a second
 	System    string
+	Transport string // "rdma", else the default
 	GroupPort uint16
 	PeerPort  uint16
 	Suspect   time.Duration

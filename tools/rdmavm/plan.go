@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"debug/elf"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// step is one command that a machine runs, or both of them at once.
+type step struct {
+	name    string
+	machine int           // 1 or 2; 0: both
+	pkg     string        // of the test binary, or of the program
+	command string        // in the shell of the guest; PROGRAM stands for the binary
+	limit   time.Duration // in the guest
+}
+
+// plan is what the machines do. Steps of one machine run one after the other.
+type plan struct {
+	steps  []step
+	builds map[string]string // by package: the name of its binary
+	race   bool              // build with the race detector
+}
+
+// testing is how most steps call a test binary.
+const testing = "PROGRAM -test.v -test.timeout=480s "
+
+// noLibrary shows that a binary with RDMA inside runs where libibverbs is not installed, and says so.
+const noLibrary = `libraries=$(ls /usr/lib/*/libibverbs.so.1 /lib/*/libibverbs.so.1)
+for file in $libraries; do mv $file $file.hidden; done
+PROGRAM demo --transport rdma 2>&1 | grep "no RDMA device: libibverbs.so.1: cannot open shared object file"
+rc=$?
+for file in $libraries; do mv $file.hidden $file; done
+exit $rc`
+
+// program is the package that is built as a program; all others are built as tests.
+const program = "./cmd/khamsin"
+
+// allSteps lists what is run. Each machine's steps keep their order; those of both machines meet by themselves.
+func allSteps() []step {
+	const rdma, vsync = "./transports/rdma", "./vsync"
+	return []step{
+		{"peers", 0, rdma, testing + "-test.run ^TestPeers", 9 * time.Minute},
+		{"virtual-synchrony", 0, vsync, testing + "-test.run ^TestRDMAPeers", 9 * time.Minute},
+		{"loss-on", 0, "", "/usr/sbin/tc qdisc add dev eth0 root netem loss 1%", time.Minute},
+		{"peers-1%-loss", 0, rdma, "env KHAMSIN_RDMA_LOSS=1 " + testing + "-test.run ^TestPeers", 9 * time.Minute},
+		{"virtual-synchrony-1%-loss", 0, vsync, testing + "-test.run ^TestRDMAPeers", 9 * time.Minute},
+		{"loss-off", 0, "", "/usr/sbin/tc qdisc del dev eth0 root", time.Minute},
+		{"transport", 1, rdma, testing + "-test.skip ^TestPeers", 9 * time.Minute},
+		{"no-library", 2, program, noLibrary, time.Minute},
+		{"no-device", 2, program, "PROGRAM demo --transport rdma 2>&1 | grep \"no RDMA device: interface .lo.\"",
+			time.Minute},
+		{"demo", 2, program, "env ISIS_NETWORK_INTERFACES=eth0 PROGRAM demo --transport rdma --members 3 --seed 1 " +
+			"--suspect-after 5s",
+			3 * time.Minute},
+		{"bpf", 2, "./bpf", testing, 3 * time.Minute},
+		{"xdp", 2, "./transports/xdp", testing + "-test.short", 9 * time.Minute},
+	}
+}
+
+// newPlan returns the steps whose names match, without those whose package this tree does not have.
+func newPlan(only, run string) (*plan, error) {
+	match, err := regexp.Compile(only)
+	if err != nil {
+		return nil, fmt.Errorf("--only: %w", err)
+	}
+	p := &plan{builds: map[string]string{}}
+	for _, s := range allSteps() {
+		if !match.MatchString(s.name) {
+			continue
+		}
+		if s.pkg != "" {
+			if _, err := os.Stat(s.pkg); err != nil {
+				fmt.Printf("rdmavm: step %s is left out: this tree has no %s\n", s.name, s.pkg)
+				continue
+			}
+			p.builds[s.pkg] = strings.ReplaceAll(strings.TrimPrefix(s.pkg, "./"), "/", "-")
+		}
+		if run != "" && s.machine != 0 {
+			s.command += ` -test.run "` + run + `"`
+		}
+		p.steps = append(p.steps, s)
+	}
+	if len(p.steps) == 0 {
+		return nil, fmt.Errorf("no step matches %q", only)
+	}
+	return p, nil
+}
+
+// build makes the binaries of all steps, each in a directory of its own together with its test data.
+func (p *plan) build(ctx context.Context, dir string) error {
+	for pkg, name := range p.builds {
+		into := filepath.Join(dir, name)
+		if err := os.MkdirAll(into, 0o755); err != nil {
+			return err
+		}
+		args := []string{"test", "-c", "-tags", "rdma", "-o", filepath.Join(into, "run"), pkg}
+		if pkg == program {
+			args = []string{"build", "-tags", "rdma", "-o", filepath.Join(into, "run"), pkg}
+		}
+		if p.race {
+			args = slices.Insert(args, len(args)-1, "-race")
+		}
+		if _, err := command(ctx, "", "go", args...); err != nil {
+			return err
+		}
+		if err := checkLinks(filepath.Join(into, "run")); err != nil {
+			return err
+		}
+		data := filepath.Join(pkg, "testdata")
+		if _, err := os.Stat(data); err == nil {
+			if err := os.CopyFS(filepath.Join(into, "testdata"), os.DirFS(data)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// checkLinks checks that a binary does not need libibverbs to start.
+func checkLinks(path string) error {
+	f, err := elf.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	libraries, err := f.ImportedLibraries()
+	if err != nil {
+		return err
+	}
+	for _, name := range libraries {
+		if strings.Contains(name, "verbs") {
+			return fmt.Errorf("%s is linked with %s: it would not start on a host without it", path, name)
+		}
+	}
+	return nil
+}
+
+// Names and addresses inside the machines' network, which no other machine is in.
+const (
+	guestDevice = "rxe0"
+	guestSubnet = "10.77.0."
+)
+
+// scriptHead prepares a guest: %[1]d is its number, %[2]d the other's.
+const scriptHead = `set -u
+/usr/sbin/ip addr add ` + guestSubnet + `%[1]d/24 dev eth0 || exit 97
+/usr/sbin/ip link set eth0 mtu 4200 up || exit 97
+/usr/sbin/rdma link add ` + guestDevice + ` type rxe netdev eth0 || { echo "no RDMA device could be made"; exit 98; }
+export KHAMSIN_REQUIRE=rdma,rdma-peer,netns KHAMSIN_RDMA_DEV=` + guestDevice + `
+export KHAMSIN_RDMA_SELF=` + guestSubnet + `%[1]d KHAMSIN_RDMA_PEER=` + guestSubnet + `%[2]d
+ulimit -l unlimited
+failed=0
+step() {
+	name=$1 limit=$2 dir=$3 command=$4
+	echo "STEP $name"
+	began=$(cut -d' ' -f1 /proc/uptime)
+	(cd "$dir" && exec timeout "$limit" sh -c "$command")
+	rc=$?
+	[ "$rc" = 0 ] || failed=1
+	echo
+	echo "STEP-END $name $rc $began $(cut -d' ' -f1 /proc/uptime)"
+}
+`
+
+// script returns what a machine runs.
+func (p *plan) script(machine int) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, scriptHead, machine, 3-machine)
+	for _, s := range p.steps {
+		if s.machine != 0 && s.machine != machine {
+			continue
+		}
+		dir := "."
+		if s.pkg != "" {
+			dir = "bin/" + p.builds[s.pkg]
+		}
+		fmt.Fprintf(&b, "step '%s' %d '%s' '%s'\n", s.name, int(s.limit.Seconds()), dir,
+			strings.ReplaceAll(s.command, "PROGRAM", "./run"))
+	}
+	b.WriteString("exit $failed\n")
+	return b.String()
+}

@@ -1,0 +1,139 @@
+//go:build cgo && rdma
+
+package rdma
+
+// #include "verbs.h"
+import "C"
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/khamsin-io/khamsin/dataplane"
+)
+
+// How a reliable connection is made. A lost packet is sent again after 4.096 µs * 2^16, a quarter of a second, and six
+// times in all: with seven some devices never give up. A receiver that has no buffer for a notice is waited for without
+// end: the caller's context limits that.
+const (
+	retryTimer = 16
+	retryCount = 6
+	retryReady = 7
+	// linkBuffers is how many notices may be under way at a time.
+	linkBuffers = 32
+)
+
+// link is one side of a reliable connection: a queue pair and its completions, which wake goroutines through the Go
+// runtime's poller.
+type link struct {
+	t     *Transport
+	queue queue
+	pair  handle
+	board *board
+	file  *os.File // of the completion channel
+	raw   syscall.RawConn
+	self  pairInfo
+	depth int
+}
+
+// newLink makes one side, which is not connected yet.
+func (t *Transport) newLink(sends, receives int) (l *link, err error) {
+	l = &link{t: t, board: newBoard(batchMax, 0), depth: sends}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.close())
+			l = nil
+		}
+	}()
+	if l.queue, err = t.device.openQueue(sends+receives, nil); err != nil {
+		return l, err
+	}
+	fd, err := unix.FcntlInt(uintptr(l.queue.fd()), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return l, fmt.Errorf("rdma: descriptor of completions: %w", err)
+	}
+	l.file = os.NewFile(uintptr(fd), "rdma completions") // it does not block, so the poller takes it
+	if l.raw, err = l.file.SyscallConn(); err != nil {
+		return l, err
+	}
+	errno := C.kh_create_rc(t.device.pd, l.queue.cq, C.int(sends), C.int(receives), &l.pair)
+	if err = fault("queue pair", errno); err != nil {
+		return l, err
+	}
+	if err = fault("initialise queue pair", C.kh_rc_init(l.pair, t.device.port)); err != nil {
+		return l, err
+	}
+	var b [4]byte
+	_, _ = rand.Read(b[:]) // never fails: see crypto/rand
+	l.self = pairInfo{gid: t.gid.addr.As16(), number: uint32(C.kh_qp_num(l.pair)),
+		psn: binary.BigEndian.Uint32(b[:]) & psnMax}
+	return l, nil
+}
+
+// connect readies the queue pair to send to, and to receive from, the other side.
+func (l *link) connect(peer pairInfo) error {
+	p := l.t.device.destination(peer.gid, l.t.gid.index, l.t.cfg.TTL)
+	p.qpn, p.psn, p.my_psn = C.uint32_t(peer.number), C.uint32_t(peer.psn), C.uint32_t(l.self.psn)
+	p.mtu = l.t.device.attr.mtu
+	p.timeout, p.retry, p.rnr_retry = retryTimer, retryCount, retryReady
+	return fault("connect queue pair", C.kh_rc_connect(l.pair, p))
+}
+
+// next waits for completions, which are then in the board. It returns os.ErrDeadlineExceeded after kick.
+func (l *link) next() (n int, err error) {
+	waitErr := l.raw.Read(func(uintptr) bool {
+		l.queue.takeEvents()
+		if n, err = l.poll(); n > 0 || err != nil {
+			return true
+		}
+		if err = l.queue.arm(); err != nil {
+			return true
+		}
+		n, err = l.poll() // what came before it was armed rings no bell
+		return n > 0 || err != nil
+	})
+	if n == 0 && err == nil && waitErr != nil {
+		n, err = l.poll() // the poller may not have called us at all
+	}
+	if n > 0 || err != nil {
+		return n, err
+	}
+	return 0, waitErr
+}
+
+func (l *link) poll() (int, error) {
+	_, n, _, err := l.board.post(l.pair, l.queue.cq, 0)
+	return n, err
+}
+
+// kick ends a next that waits, and all later ones that would, until unkick.
+func (l *link) kick() { _ = l.file.SetReadDeadline(time.Unix(1, 0)) }
+
+func (l *link) unkick() { _ = l.file.SetReadDeadline(time.Time{}) }
+
+// close destroys the queue pair. Nobody waits any more.
+func (l *link) close() error {
+	errs := []error{closePair(l.pair)}
+	if l.file != nil {
+		errs = append(errs, l.file.Close())
+	}
+	errs = append(errs, closeQueue(l.queue.cq), closeChannel(l.queue.channel))
+	l.board.close()
+	return errors.Join(errs...)
+}
+
+// failure makes an error of a completion's status.
+func failure(status uint32) error {
+	switch status {
+	case statusRetries, statusFlushed:
+		return fmt.Errorf("rdma: %s: %w", statusText(status), dataplane.ErrPeerGone)
+	}
+	return fmt.Errorf("rdma: write: %s", statusText(status))
+}

@@ -12,6 +12,7 @@ import (
 	"github.com/khamsin-io/khamsin/dataplane/frame"
 	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/canary"
+	"github.com/khamsin-io/khamsin/vsync/internal/member"
 )
 
 // Handle names a group inside one engine. Handles are not reused.
@@ -108,6 +109,7 @@ type JoinRequest struct {
 	Name       string
 	Mode       JoinMode
 	Signature  uint64        // of the handlers; members of a group must have equal ones
+	Handlers   string        // what Signature is the hash of, at most HandlersMax bytes; a refused joiner gets it
 	SafeCopies int           // copies of a SafeSend that must exist before delivery: 0 all members, -1 a majority
 	Hint       time.Duration // reserved
 }
@@ -137,6 +139,20 @@ var (
 	ErrOracleRequired  = errors.New("no ORACLE found and this process may not found one")
 	ErrTransferAborted = errors.New("state transfer aborted")
 )
+
+// HandlersMax is the greatest length of JoinRequest.Handlers.
+const HandlersMax = member.HandlersMax
+
+// SignatureError is ErrSignature with what the members have.
+type SignatureError struct {
+	Handlers string // JoinRequest.Handlers of the member that brought the group to life
+}
+
+// Error returns the text of ErrSignature.
+func (e *SignatureError) Error() string { return ErrSignature.Error() }
+
+// Unwrap returns ErrSignature.
+func (e *SignatureError) Unwrap() error { return ErrSignature }
 
 // DeliveryKind says what a Delivery is.
 type DeliveryKind uint8

@@ -29,7 +29,8 @@ func (e *Engine) Join(now clock.Time, req JoinRequest) Handle {
 	default:
 		e.byName[req.Name] = g
 		e.member.Join(now, member.Command{
-			Group: req.Name, Create: req.Mode == CreateOnly, Signature: req.Signature, SafeCopies: req.SafeCopies,
+			Group: req.Name, Create: req.Mode == CreateOnly, Signature: req.Signature, Handlers: req.Handlers,
+			SafeCopies: req.SafeCopies,
 		})
 	}
 	return g.handle

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/khamsin-io/khamsin/vsync/codec"
 	"github.com/khamsin-io/khamsin/vsync/internal/engine"
 	"github.com/khamsin-io/khamsin/vsync/internal/host"
 )
@@ -36,11 +37,21 @@ type Config struct {
 	MaxUnstable int // packets of one sender in one group that not all members have acknowledged
 	MaxQueue    int // packets of one group that its handlers have not finished
 
+	// NoCompression sends messages as they are. Else those of 16 KiB and more that shrink by an eighth or more are
+	// compressed
+	NoCompression bool
+	Types         *codec.Registry // of the application's types; nil: the system has one of its own
+
+	QueryTimeout    time.Duration // of queries whose context has no deadline
+	HandlerDeadline time.Duration // a handler that runs longer is named in the log
+	HandlerLimit    time.Duration // a handler that runs longer ends the system here; zero: never
+
 	Threading   Threading // who runs the protocols
 	Waiting     Waiting   // how the receiver waits for packets
 	PinReceiver bool      // the receiver keeps a thread of its own; slower on all that was measured
 
 	Logger  *slog.Logger                   // where the library reports; nil means slog.Default()
+	LogDir  string                         // directory of a log file besides; empty: none
 	Mute    bool                           // report nothing at all
 	OnPanic func(group string, reason any) // called when a handler panics, instead of ending the process
 }
@@ -88,6 +99,8 @@ func DefaultConfig() Config {
 		MaxMessage:      l.Message,
 		MaxUnstable:     l.Window,
 		MaxQueue:        l.Queue,
+		QueryTimeout:    15 * time.Second,
+		HandlerDeadline: 10 * time.Second,
 	}
 }
 
@@ -130,7 +143,8 @@ func (c *Config) Validate() error {
 		value time.Duration
 	}{
 		{"Discovery", c.Discovery}, {"Heartbeat", c.Heartbeat}, {"SuspectAfter", c.SuspectAfter},
-		{"ProtocolTimeout", c.ProtocolTimeout},
+		{"ProtocolTimeout", c.ProtocolTimeout}, {"QueryTimeout", c.QueryTimeout},
+		{"HandlerDeadline", c.HandlerDeadline},
 	} {
 		check(d.value > 0, "%s is %v, want more than 0", d.name, d.value)
 	}
@@ -141,6 +155,7 @@ func (c *Config) Validate() error {
 	check(c.MaxUnstable >= unstableMin && c.MaxUnstable <= unstableMax,
 		"MaxUnstable is %d, want %d to %d", c.MaxUnstable, unstableMin, unstableMax)
 	check(c.MaxQueue >= c.MaxUnstable, "MaxQueue is %d, want at least MaxUnstable, %d", c.MaxQueue, c.MaxUnstable)
+	check(c.HandlerLimit >= 0, "HandlerLimit is %v, want 0 or more", c.HandlerLimit)
 	check(c.Threading <= EngineLoop, "Threading is %d, want Combining or EngineLoop", uint8(c.Threading))
 	check(c.Waiting <= BusyPoll, "Waiting is %d, want Adaptive, Block or BusyPoll", uint8(c.Waiting))
 	return errors.Join(faults...)

@@ -369,6 +369,8 @@ type fakeApp struct {
 	ends atomic.Int64
 }
 
+func (a *fakeApp) Early(*engine.Delivery) bool { return false }
+
 func (a *fakeApp) Cast(ctx context.Context, _ *engine.Delivery, msg []byte) {
 	if a.cast != nil {
 		a.cast(ctx, msg)

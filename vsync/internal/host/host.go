@@ -109,6 +109,7 @@ type Config struct {
 	Pinned    bool                           // the receiver owns its thread
 	CloseWait time.Duration                  // how long Close waits for the system, and again for handlers; default 5 s
 	OnPanic   func(group string, reason any) // a handler panicked; nil: log and crash
+	OnSuspect func(who core.Address)         // this process accused another; called by the owner, must not block
 }
 
 // Host runs one engine. All its methods may be called by any goroutine.

@@ -65,9 +65,14 @@ func (h *Host) deliver(deliveries []engine.Delivery) {
 		case g == nil:
 			h.drop(d)
 		case d.Kind == engine.DeliverPeer:
-			h.enqueue(g.peers, d)
+			if !g.app.Early(d) {
+				h.enqueue(g.peers, d)
+			}
 		case d.Kind == engine.DeliverEnd:
 			g.end(d.Err)
+		case d.Kind == engine.DeliverView:
+			g.app.Early(d)
+			h.enqueue(g.casts, d)
 		default:
 			h.enqueue(g.casts, d)
 		}
@@ -143,6 +148,10 @@ func (h *Host) onEvent(e *engine.Event) {
 	case engine.EventStateRoom:
 		if r := h.own.rooms[e.Token]; r != nil {
 			r.open()
+		}
+	case engine.EventSuspect:
+		if h.cfg.OnSuspect != nil {
+			h.cfg.OnSuspect(e.Peer)
 		}
 	case engine.EventOver:
 		h.setOver(e.Err)

@@ -8,11 +8,14 @@ import (
 	"github.com/khamsin-io/khamsin/vsync/internal/engine"
 )
 
+// headMax is the greatest length of a Head.
+const headMax = 7
+
 // Head is what stands in front of a message's body: Bytes[:Len]. It travels by value, so that sending allocates
 // nothing.
 type Head struct {
 	Len   uint8
-	Bytes [7]byte
+	Bytes [headMax]byte
 }
 
 // Submit multicasts head followed by body to the group. It waits while the group has no room, until ctx ends; inside a

@@ -114,11 +114,17 @@ func (e *ReplyError) Error() string { return fmt.Sprintf("reply of %v: %v", e.Fr
 // Unwrap returns the fault.
 func (e *ReplyError) Unwrap() error { return e.Err }
 
-// TimeoutError names the members that had not replied when a query's time was over.
+// TimeoutError names the members that had not replied when a query's time was over: none when it was over before the
+// query was delivered here, so that nobody knows whom it was for.
 type TimeoutError struct{ Silent []Address }
 
 // Error names the members.
-func (e *TimeoutError) Error() string { return fmt.Sprintf("no reply in time from %v", e.Silent) }
+func (e *TimeoutError) Error() string {
+	if len(e.Silent) == 0 {
+		return "the time was over before the query was delivered here"
+	}
+	return fmt.Sprintf("no reply in time from %v", e.Silent)
+}
 
 // Is makes errors.Is(err, context.DeadlineExceeded) and errors.Is(err, ErrNoReply) true.
 func (e *TimeoutError) Is(target error) bool {

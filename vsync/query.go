@@ -310,8 +310,11 @@ func (q *query) timedOut() error {
 	g := q.route.g
 	g.pending.mu.Lock()
 	q.over = true
-	silent := q.silent()
+	silent, known := q.silent(), q.members != nil
 	g.pending.mu.Unlock()
+	if !known {
+		return &TimeoutError{}
+	}
 	switch q.route.action {
 	case TimeoutAbort:
 		return &TimeoutError{Silent: silent}

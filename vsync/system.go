@@ -30,7 +30,8 @@ type System struct {
 
 	types   *codec.Registry
 	closing atomic.Bool
-	calls   atomic.Uint64  // queries
+	calls   atomic.Uint64 // queries
+	caps    dataplane.Caps
 	kept    atomic.Int64   // packets that handlers keep
 	engine  *engine.Engine // to be touched inside host.Do only
 	logFile *os.File
@@ -152,6 +153,7 @@ func (s *System) openHost(t dataplane.Transport) (err error) {
 	timing.Suspect, timing.Request = c.SuspectAfter, c.ProtocolTimeout
 	limits.Message, limits.Window, limits.Queue = c.MaxMessage, c.MaxUnstable, c.MaxQueue
 	caps := t.Caps()
+	s.caps = caps
 	mtu := caps.MTU
 	if c.MaxPacket > 0 {
 		mtu = min(mtu, c.MaxPacket)

@@ -16,6 +16,9 @@ func (h *Host) Arena() *frame.Arena { return h.arena }
 // TransportStats returns what the transport counted.
 func (h *Host) TransportStats() dataplane.Stats { return h.transport.Stats() }
 
+// Handle returns the engine's name for the group. It must be called inside Do.
+func (g *Group) Handle() engine.Handle { return g.handle }
+
 // Do runs fn while nobody else is in the engine, and tells whether it did: it does not when the host has ended. fn must
 // not block.
 func (h *Host) Do(fn func(now clock.Time)) bool { return h.doFunc(fn) }

@@ -173,6 +173,8 @@ type ownerState struct {
 	token     uint64
 	scratch   []byte
 	sendErr   int
+	sent      Tally
+	received  Tally
 }
 
 // Ownership states.

@@ -13,6 +13,7 @@ import (
 // send hands packets to the transport, behind those that it did not take before. What it does not take now waits in
 // unsent, which the arena bounds: every packet holds a frame.
 func (h *Host) send(now clock.Time, packets []dataplane.Packet) {
+	h.own.sent.count(h, packets)
 	if len(h.own.unsent) > 0 {
 		h.own.unsent = append(h.own.unsent, packets...)
 		rest := h.transmit(h.own.unsent)

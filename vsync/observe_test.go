@@ -148,7 +148,7 @@ func TestGoroutinesCarryLabels(t *testing.T) {
 // rows: OBS-01, OBS-05, OBS-06, OBS-13, PAR-22, PAR-24, FLC-04
 func TestStatesAndStats(t *testing.T) {
 	groups := crowd(t, 2, func(_ int, g *Group) { must(g.Handle(1, func(b []byte) {})) })
-	g, s := groups[0], groups[0].sys
+	g, s := groups[1], groups[1].sys
 	before := s.IOStats()
 	for range 50 {
 		must(g.Send(within(t), 1, make([]byte, 1000)))

@@ -351,8 +351,8 @@ func TestQueryEndsWithTheSystem(t *testing.T) {
 		"close": func(g *Group) { go g.sys.Close() }, "leave": func(g *Group) { go g.Leave(within(t)) },
 		"kill": func(g *Group) { go g.sys.Kill() },
 	} {
-		groups := crowd(t, 2, oracle(nil))
-		g := groups[0]
+		groups := crowd(t, 2, func(i int, g *Group) { oracle(nil)(1, g) })
+		g := groups[1]
 		done := make(chan error, 1)
 		go func() {
 			_, err := Query[int](within(t), g, All, askSilent, "x")
@@ -362,7 +362,7 @@ func TestQueryEndsWithTheSystem(t *testing.T) {
 		for sent := false; !sent; time.Sleep(time.Millisecond) {
 			g.pending.mu.Lock()
 			for _, c := range g.pending.open {
-				sent = sent || len(c.waiting) == 1
+				sent = sent || len(c.waiting) == 2
 			}
 			g.pending.mu.Unlock()
 			if time.Now().After(deadline) {

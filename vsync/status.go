@@ -21,7 +21,7 @@ type SystemState struct {
 	OpenFrames int          `json:"openFrames"`      // packets in memory
 	Kept       int64        `json:"keptPackets"`     // those that handlers keep
 	Groups     []GroupState `json:"groups"`
-	Stats      Stats        `json:"stats"`
+	Stats      IOStats      `json:"stats"`
 	Settings   Settings     `json:"settings"`
 }
 

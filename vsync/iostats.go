@@ -31,9 +31,9 @@ type Direction struct {
 	TokenResent uint64 // likewise
 }
 
-// Stats is what a system counted since its start. Unicast and multicast packets are told apart by the address that they
-// were sent to; where a network has no multicast, all are unicast.
-type Stats struct {
+// IOStats is what a system counted since its start. Unicast and multicast packets are told apart by the address that
+// they were sent to; where a network has no multicast, all are unicast.
+type IOStats struct {
 	Sent     Direction
 	Received Direction
 	TCP      bool // the unicast packets travel over TCP
@@ -46,7 +46,7 @@ type Stats struct {
 }
 
 // Sub returns what was counted since an earlier moment.
-func (s Stats) Sub(earlier Stats) Stats {
+func (s IOStats) Sub(earlier IOStats) IOStats {
 	s.Sent, s.Received = s.Sent.sub(earlier.Sent), s.Received.sub(earlier.Received)
 	s.Refused.BadChecksum -= earlier.Refused.BadChecksum
 	s.Refused.Malformed -= earlier.Refused.Malformed
@@ -65,7 +65,7 @@ func (d Direction) sub(e Direction) Direction {
 }
 
 // String returns the numbers in the form of the manual's GetIOState.
-func (s Stats) String() string {
+func (s IOStats) String() string {
 	udp := func(d Direction) (Flow, Flow) {
 		if s.TCP {
 			return Flow{}, d.Unicast
@@ -87,7 +87,7 @@ func (s Stats) String() string {
 }
 
 // IOStats returns what the system counted of its packets. A system that is over says only what its transport counted.
-func (s *System) IOStats() Stats {
+func (s *System) IOStats() IOStats {
 	var sent, received host.Tally
 	var c engine.Counters
 	s.host.Do(func(clock.Time) {
@@ -95,7 +95,7 @@ func (s *System) IOStats() Stats {
 		c = s.engine.Counters()
 	})
 	t := s.host.TransportStats()
-	st := Stats{Sent: direction(&sent), Received: direction(&received), TCP: s.caps.Name == "tcp"}
+	st := IOStats{Sent: direction(&sent), Received: direction(&received), TCP: s.caps.Name == "tcp"}
 	st.Sent.Duplicates, st.Received.Duplicates = c.Streams.Resent+c.LinkResent, c.Streams.Duplicates
 	st.Sent.Dropped, st.Received.Dropped = t.SendDropped, dropped(t)
 	st.Refused.BadChecksum = c.BadCRC

@@ -61,6 +61,9 @@ func (s *System) NewGroup(name string, opts ...GroupOption) *Group {
 	return g
 }
 
+// System returns the system that the group is of.
+func (g *Group) System() *System { return g.sys }
+
 // Name returns the group's name.
 func (g *Group) Name() string { return g.name }
 

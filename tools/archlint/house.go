@@ -102,6 +102,7 @@ var house = slices.Concat([]room{
 
 	{path: "perf/...", floor: 7},
 	{path: "tune/...", floor: 7},
+	{path: "examples/internal/play", floor: 6, testSide: true}, // runs the examples in their tests
 	{path: "examples/*", floor: 7,
 		only: slices.Concat(public, []string{"vsync/sim", "vsync/dht", "vsync/aggregate", "vsync/lock", "oob/..."})},
 

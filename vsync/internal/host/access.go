@@ -37,20 +37,13 @@ func (g *Group) OnHandler() bool { return g.runsOn(goroutineNumber()) }
 // for point-to-point messages comes from the engine alone, never from a handler. Only handlers that may run on the
 // receiver's goroutine get ErrWouldBlock.
 func (g *Group) Answer(ctx context.Context, to core.Address, head Head, body []byte) error {
-	for {
-		switch g.peer(to, head, body) {
-		case engine.Accepted:
-			return nil
-		case engine.TooLarge:
-			return ErrTooLarge
-		case engine.NotMember:
-			return g.notMember()
-		}
-		if g.inlined && g.inside(ctx) {
-			return ErrWouldBlock
-		}
-		if err := g.peerRoom.wait(ctx, g.ending); err != nil {
-			return err
-		}
+	return g.sendTo(ctx, to, head, body, g.waitEngineRoom)
+}
+
+// waitEngineRoom waits until the engine takes point-to-point messages again.
+func (g *Group) waitEngineRoom(ctx context.Context) error {
+	if g.inlined && g.inside(ctx) {
+		return ErrWouldBlock
 	}
+	return g.peerRoom.wait(ctx, g.ending)
 }

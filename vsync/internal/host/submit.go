@@ -42,6 +42,16 @@ func (g *Group) Submit(ctx context.Context, f core.Flavour, head Head, body []by
 
 // SubmitTo sends head followed by body to one member. It waits as Submit does.
 func (g *Group) SubmitTo(ctx context.Context, to core.Address, head Head, body []byte) error {
+	return g.sendTo(ctx, to, head, body, g.waitPeerRoom)
+}
+
+// waitPeerRoom waits until point-to-point messages are taken again, outside of handlers only.
+func (g *Group) waitPeerRoom(ctx context.Context) error { return g.waitRoom(ctx, &g.peerRoom) }
+
+// sendTo tries until the message is taken or wait fails.
+func (g *Group) sendTo(
+	ctx context.Context, to core.Address, head Head, body []byte, wait func(context.Context) error,
+) error {
 	for {
 		switch g.peer(to, head, body) {
 		case engine.Accepted:
@@ -51,7 +61,7 @@ func (g *Group) SubmitTo(ctx context.Context, to core.Address, head Head, body [
 		case engine.NotMember:
 			return g.notMember()
 		}
-		if err := g.waitRoom(ctx, &g.peerRoom); err != nil {
+		if err := wait(ctx); err != nil {
 			return err
 		}
 	}

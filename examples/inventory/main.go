@@ -9,7 +9,7 @@
 //
 //	PUT /price/{product}    the body is the price; it returns when no crash can make the price forgotten
 //	GET /price/{product}    the price as this replica knows it
-//	GET /count              asks all replicas: "n returns: ... total processors"
+//	GET /count              asks all replicas: "n returns: | ... | Total processors: ..."
 package main
 
 import (
@@ -50,7 +50,7 @@ func NewReplica(ctx context.Context, sys *vsync.System) (*Replica, error) {
 	g := r.group
 	err := errors.Join(
 		vsync.Handle2(g, codeSet, func(_ *vsync.Message, product string, price float64) { r.set(product, price) }),
-		vsync.Answer1(g, codeCount, func(_ *vsync.Message, what string) (int, error) { return runtime.NumCPU(), nil }),
+		g.Handle(codeCount, func(id int, keywords string) int { return runtime.NumCPU() }),
 		g.OnMakeState(func(_ context.Context, _ *vsync.View, w *vsync.StateWriter) error { return r.save(w) }),
 		g.OnLoadState(r.set),
 	)
@@ -122,16 +122,18 @@ func (r *Replica) show(w http.ResponseWriter, req *http.Request) {
 
 // count asks all replicas.
 func (r *Replica) count(w http.ResponseWriter, req *http.Request) {
-	counts, err := vsync.Query[int](req.Context(), r.group, vsync.All, codeCount, "Query")
+	counts, err := vsync.Query[int](req.Context(), r.group, vsync.All, codeCount, 1, "Query")
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
 	total := 0
+	fmt.Fprintf(w, "%d returns: ", counts.Len())
 	for _, n := range counts.Values() {
 		total += n
+		fmt.Fprintf(w, "| %d ", n)
 	}
-	fmt.Fprintf(w, "%d returns: %d total processors\n", counts.Len(), total)
+	fmt.Fprintf(w, "| Total processors: %d\n", total)
 }
 
 func main() {

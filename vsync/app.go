@@ -12,17 +12,13 @@ import (
 type app Group
 
 // Early takes replies, and notes views for the queries that wait.
-func (a *app) Early(d *engine.Delivery) bool {
+func (a *app) Early(d *engine.Delivery) {
 	g := (*Group)(a)
 	if d.Kind == engine.DeliverView {
 		g.pending.changed(d.View)
-		return false
+	} else {
+		g.onReply(d.From, d.Data)
 	}
-	if !isReply(d.Data) {
-		return false
-	}
-	g.onReply(d.From, d.Data)
-	return true
 }
 
 // Cast passes one multicast to its handlers.

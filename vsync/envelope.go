@@ -33,9 +33,6 @@ const (
 // incarnationLen is the length of a member in a list.
 const incarnationLen = 8
 
-// codeReply is the code of replies. They never meet a handler.
-const codeReply Code = -1
-
 // headOf returns the head of a message.
 func headOf(c Code, flags, more uint8) host.Head {
 	var h host.Head

@@ -183,10 +183,6 @@ func TestEnvelope(t *testing.T) {
 	if h := headOf(7, flagTyped|flagQuery, 0); h.Len != 1 {
 		t.Errorf("a small code takes %d bytes", h.Len)
 	}
-	h := headOf(codeReply, 0, 0)
-	if !isReply(h.Bytes[:h.Len]) || h.Len != 1 {
-		t.Error("a reply is not known as one")
-	}
 }
 
 func FuzzEnvelope(f *testing.F) {

@@ -23,20 +23,16 @@ const (
 	replyKinds
 )
 
-// A reply travels point-to-point under codeReply: the number of the call, the kind, and what the kind says.
-
-// isReply tells whether a point-to-point message is a reply: by its first byte, which says code and flags.
-func isReply(msg []byte) bool { return len(msg) > 0 && msg[0]>>flagBits == 1 }
+// A reply travels on a lane of its own: the number of the call, the kind, and what the kind says.
 
 // onReply passes a reply to the query that waits for it. It is called by the owner of the engine.
 func (g *Group) onReply(from Address, msg []byte) {
-	b := msg[1:] // the envelope of a reply has no flags
-	call, n := binary.Uvarint(b)
-	if n <= 0 || len(b) == n || b[n] >= byte(replyKinds) {
+	call, n := binary.Uvarint(msg)
+	if n <= 0 || len(msg) == n || msg[n] >= byte(replyKinds) {
 		g.malformed.Add(1)
 		return
 	}
-	g.pending.take(call, reply{from: from, kind: replyKind(b[n]), body: b[n+1:]})
+	g.pending.take(call, reply{from: from, kind: replyKind(msg[n]), body: msg[n+1:]})
 }
 
 // sendReply sends what body appends as the reply to a call of a member.
@@ -62,10 +58,10 @@ func (g *Group) sendReply(to Address, call uint64, kind replyKind, body func(b [
 		g.pending.take(call, reply{from: to, kind: kind, body: slices.Clone(b[head+1:])})
 		return nil
 	}
-	err := g.inner.Answer(g.sys.host.Context(), to, headOf(codeReply, 0, 0), b)
+	err := g.inner.Answer(g.sys.host.Context(), to, host.Head{}, b)
 	if errors.Is(err, host.ErrWouldBlock) { // an inline handler, which must not wait: somebody else does
 		own := slices.Clone(b)
-		go func() { g.lost(g.inner.Answer(g.sys.host.Context(), to, headOf(codeReply, 0, 0), own)) }()
+		go func() { g.lost(g.inner.Answer(g.sys.host.Context(), to, host.Head{}, own)) }()
 		return nil
 	}
 	return err

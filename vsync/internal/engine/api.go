@@ -170,6 +170,7 @@ const (
 	DeliverInit     // this process created the group: no state to load
 	DeliverEnd      // the group is over for this process; Err says why
 	DeliverPeer     // Data is one point-to-point message from the member at From
+	DeliverReply    // Data is one reply from the member at From; nothing is to be reported as consumed
 )
 
 // Delivery is one thing for a group's application, in order. The receiver of a Delivery with a frame owns one reference

@@ -111,7 +111,7 @@ func (e *Engine) OnMessage(now clock.Time, m link.Message) bool {
 	switch m.Kind {
 	case link.State:
 		return e.onState(now, m)
-	case link.Peer:
+	case link.Peer, link.Reply:
 		return e.onPeer(m)
 	}
 	if len(m.Data) == 0 || !pdu.Type(m.Data[0]).Valid() {

@@ -1,12 +1,9 @@
 package host
 
 import (
-	"context"
-
 	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/clock"
 	"github.com/khamsin-io/khamsin/dataplane/frame"
-	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/engine"
 )
 
@@ -32,18 +29,3 @@ func (g *Group) Ending() <-chan struct{} { return g.ending }
 
 // OnHandler tells whether the calling goroutine is running a handler of the group. It costs about a microsecond.
 func (g *Group) OnHandler() bool { return g.runsOn(goroutineNumber()) }
-
-// Answer sends head followed by body to one member, as SubmitTo does, but waits for room inside a handler too: room
-// for point-to-point messages comes from the engine alone, never from a handler. Only handlers that may run on the
-// receiver's goroutine get ErrWouldBlock.
-func (g *Group) Answer(ctx context.Context, to core.Address, head Head, body []byte) error {
-	return g.sendTo(ctx, to, head, body, g.waitEngineRoom)
-}
-
-// waitEngineRoom waits until the engine takes point-to-point messages again.
-func (g *Group) waitEngineRoom(ctx context.Context) error {
-	if g.inlined && g.inside(ctx) {
-		return ErrWouldBlock
-	}
-	return g.peerRoom.wait(ctx, g.ending)
-}

@@ -157,8 +157,11 @@ func (x *executor) drain() {
 func (x *executor) skip(d *engine.Delivery, fault error) {
 	switch d.Kind {
 	case engine.DeliverMessages, engine.DeliverWhole:
-		x.packets++
+		x.eaten.packets++
 		x.group.host.drop(d)
+	case engine.DeliverPeer:
+		x.eaten.messages++
+		x.eaten.bytes += len(d.Data)
 	case engine.DeliverMakeState: // those who wait for it must not wait for ever
 		_ = x.group.host.newStateWriter(x.ctx, x.group, d.Transfer).finish(fault)
 	}

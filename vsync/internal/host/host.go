@@ -47,6 +47,7 @@ type Engine interface {
 	Terminate(now clock.Time, h engine.Handle)
 	Submit(now clock.Time, h engine.Handle, f core.Flavour, msg []byte) engine.Result
 	SubmitTo(now clock.Time, h engine.Handle, to core.Address, msg []byte) engine.Result
+	SubmitReply(now clock.Time, h engine.Handle, to core.Address, msg []byte) engine.Result
 	Flush(now clock.Time, h engine.Handle, k int, token uint64)
 	StateChunk(now clock.Time, transfer uint64, data []byte, last bool) engine.Result
 	StateAbort(now clock.Time, transfer uint64)

@@ -66,9 +66,9 @@ func (h *Host) deliver(deliveries []engine.Delivery) {
 		case g == nil:
 			h.drop(d)
 		case d.Kind == engine.DeliverPeer:
-			if !g.app.Early(d) {
-				h.enqueue(g.peers, d)
-			}
+			h.enqueue(g.peers, d)
+		case d.Kind == engine.DeliverReply:
+			g.app.Early(d)
 		case d.Kind == engine.DeliverEnd:
 			g.end(d.Err)
 		case d.Kind == engine.DeliverView:

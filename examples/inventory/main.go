@@ -7,7 +7,7 @@
 // It starts three replicas in one process, sets and reads prices through different ones, and asks for a count of what
 // all of them have together. A replica has three requests:
 //
-//	PUT /price/{product}    the body is the price; it returns when no crash can make the price forgotten
+//	PUT /price/{product}    the body is the price; it returns when every replica has it
 //	GET /price/{product}    the price as this replica knows it
 //	GET /count              asks all replicas: "n returns: | ... | Total processors: ..."
 package main
@@ -49,7 +49,7 @@ func NewReplica(ctx context.Context, sys *vsync.System) (*Replica, error) {
 	r := &Replica{group: sys.NewGroup("inventory"), prices: map[string]float64{}}
 	g := r.group
 	err := errors.Join(
-		vsync.Handle2(g, codeSet, func(_ *vsync.Message, product string, price float64) { r.set(product, price) }),
+		g.Handle(codeSet, func(product string, price float64) error { r.set(product, price); return nil }),
 		g.Handle(codeCount, func(id int, keywords string) int { return runtime.NumCPU() }),
 		g.OnMakeState(func(_ context.Context, _ *vsync.View, w *vsync.StateWriter) error { return r.save(w) }),
 		g.OnLoadState(r.set),
@@ -91,7 +91,9 @@ func (r *Replica) Handler() http.Handler {
 	return mux
 }
 
-// put sets a price at all replicas. After Flush every one of them has it, so the client may be told.
+// put sets a price at all replicas. It is a query, though nobody has anything to say: its replies mean that all have
+// handled the message, so that the client may read the price wherever it likes. OrderedSend and Flush would be quicker,
+// and mean that all hold the message, so that no crash can make it forgotten.
 func (r *Replica) put(w http.ResponseWriter, req *http.Request) {
 	text, err := io.ReadAll(io.LimitReader(req.Body, 64))
 	price, errNumber := strconv.ParseFloat(strings.TrimSpace(string(text)), 64)
@@ -99,10 +101,9 @@ func (r *Replica) put(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	err = r.group.OrderedSend(req.Context(), codeSet, req.PathValue("product"), price)
-	if err == nil {
-		err = r.group.Flush(req.Context())
-	}
+	target := r.group.OnTimeout(vsync.TimeoutAbort)
+	product := req.PathValue("product")
+	_, err = vsync.OrderedQuery[vsync.Nothing](req.Context(), target, vsync.All, codeSet, product, price)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
@@ -110,8 +111,12 @@ func (r *Replica) put(w http.ResponseWriter, req *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// show reads a price here, without a message.
+// show reads a price here, without a message. A replica that the others have given up knows no news any more.
 func (r *Replica) show(w http.ResponseWriter, req *http.Request) {
+	if err := r.group.Err(); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
 	price, ok := r.get(req.PathValue("product"))
 	if !ok {
 		http.NotFound(w, req)

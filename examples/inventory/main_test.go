@@ -13,7 +13,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// rows: EXA-03, EXA-04, FLU-11
+// rows: EXA-03, EXA-04
 func TestInventory(t *testing.T) {
 	text := play.Run(t, run)
 	for _, want := range []string{

@@ -42,6 +42,7 @@ func (s *screen) String() string {
 func Options(hub *mem.Hub) []vsync.Option {
 	return []vsync.Option{
 		vsync.WithTransport(vsync.Mem(hub)), vsync.WithDiscovery(50 * time.Millisecond), vsync.WithMute(),
+		vsync.WithSuspectAfter(10 * time.Second), // nobody crashes here, however busy the machine is
 	}
 }
 

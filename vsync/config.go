@@ -32,6 +32,7 @@ type Config struct {
 	Heartbeat       time.Duration // between signs of life
 	SuspectAfter    time.Duration // silence after which a process is declared failed
 	ProtocolTimeout time.Duration // before a request to the membership service is repeated
+	StuckAfter      time.Duration // for which a live member's handlers may take nothing before it is declared failed
 
 	MaxMessage  int // bytes of the longest message
 	MaxUnstable int // packets of one sender in one group that not all members have acknowledged
@@ -97,6 +98,7 @@ func DefaultConfig() Config {
 		Heartbeat:       t.Heartbeat,
 		SuspectAfter:    t.Suspect,
 		ProtocolTimeout: t.Request,
+		StuckAfter:      t.Stuck,
 		MaxMessage:      l.Message,
 		MaxUnstable:     l.Window,
 		MaxQueue:        l.Queue,
@@ -145,7 +147,7 @@ func (c *Config) Validate() error {
 	}{
 		{"Discovery", c.Discovery}, {"Heartbeat", c.Heartbeat}, {"SuspectAfter", c.SuspectAfter},
 		{"ProtocolTimeout", c.ProtocolTimeout}, {"QueryTimeout", c.QueryTimeout},
-		{"HandlerDeadline", c.HandlerDeadline},
+		{"StuckAfter", c.StuckAfter},
 	} {
 		check(d.value > 0, "%s is %v, want more than 0", d.name, d.value)
 	}
@@ -156,7 +158,9 @@ func (c *Config) Validate() error {
 	check(c.MaxUnstable >= unstableMin && c.MaxUnstable <= unstableMax,
 		"MaxUnstable is %d, want %d to %d", c.MaxUnstable, unstableMin, unstableMax)
 	check(c.MaxQueue >= c.MaxUnstable, "MaxQueue is %d, want at least MaxUnstable, %d", c.MaxQueue, c.MaxUnstable)
-	check(c.HandlerLimit >= 0, "HandlerLimit is %v, want 0 or more", c.HandlerLimit)
+	check(c.HandlerDeadline >= time.Millisecond, "HandlerDeadline is %v, want a millisecond or more", c.HandlerDeadline)
+	check(c.HandlerLimit == 0 || c.HandlerLimit >= time.Millisecond,
+		"HandlerLimit is %v, want a millisecond or more, or 0", c.HandlerLimit)
 	check(c.Threading <= EngineLoop, "Threading is %d, want Combining or EngineLoop", uint8(c.Threading))
 	check(c.Waiting <= BusyPoll, "Waiting is %d, want Adaptive, Block or BusyPoll", uint8(c.Waiting))
 	return errors.Join(faults...)

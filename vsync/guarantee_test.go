@@ -73,7 +73,8 @@ func TestAReplyThatGotOutBeforeACrashCounts(t *testing.T) {
 func TestOrderedQueriesAreOfOneState(t *testing.T) {
 	hub := mem.NewHub()
 	join := func() *Group {
-		g := startOn(t, hub, WithSuspectAfter(3*time.Second)).NewGroup("g") // a busy machine is no crash
+		s := startOn(t, hub, WithSuspectAfter(3*time.Second), WithOracleSize(1)) // a busy machine is no crash
+		g := s.NewGroup("g", WithRateLimit(Rate{Messages: 20, Per: RateMin}))
 		sum := 0
 		must(g.Handle(1, func(n int) { sum = sum*31 + n }))
 		must(g.Handle(2, func() (int, uint64, error) { return sum, uint64(g.View().ID), nil }))

@@ -88,6 +88,9 @@ func (s IOStats) String() string {
 
 // IOStats returns what the system counted of its packets. A system that is over says only what its transport counted.
 func (s *System) IOStats() IOStats {
+	if s == nil {
+		return IOStats{}
+	}
 	var sent, received host.Tally
 	var c engine.Counters
 	s.host.Do(func(clock.Time) {

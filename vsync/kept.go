@@ -21,14 +21,27 @@ type Kept struct {
 func (k *Kept) Bytes() []byte { return k.payload }
 
 // Release gives the payload back. Releasing twice does nothing. A payload that is never released is lost room for
-// incoming packets, and Close reports it as an error.
+// incoming packets. It must be released before the system ends: Close reports those that were not, and their bytes are
+// gone then.
 func (k *Kept) Release() {
 	if k.released.Swap(true) {
 		return
 	}
 	k.payload = nil
-	if k.sys != nil {
-		k.sys.host.Arena().Release(k.frame)
-		k.sys.kept.Add(-1)
+	if k.sys == nil {
+		return
 	}
+	k.sys.keptMu.Lock()
+	defer k.sys.keptMu.Unlock()
+	if !k.sys.ended {
+		k.sys.host.Arena().Release(k.frame)
+	}
+	k.sys.kept.Add(-1)
+}
+
+// endKept is called just before the memory of packets goes.
+func (s *System) endKept() {
+	s.keptMu.Lock()
+	defer s.keptMu.Unlock()
+	s.ended = true
 }

@@ -277,3 +277,18 @@ func TestKeep(t *testing.T) {
 	}
 	groups[1].sys.kept.Store(0)
 }
+
+func TestKeepBeyondTheEnd(t *testing.T) {
+	s, err := Start(context.Background(), quick(mem.NewHub())...)
+	must(err)
+	kept := make(chan *Kept, 1)
+	g := s.NewGroup("g")
+	must(g.Handle(1, func(m *Message) { kept <- m.Keep() }))
+	must(g.Join(within(t)))
+	must(g.SendBytes(within(t), FIFO, 1, []byte("late")))
+	late := take(t, kept)
+	if err := s.Close(); err == nil {
+		t.Error("Close does not report what is kept")
+	}
+	late.Release() // too late, and harmless
+}

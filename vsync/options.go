@@ -65,6 +65,10 @@ func WithHeartbeat(d time.Duration) Option { return set(func(c *Config) { c.Hear
 // WithSuspectAfter sets the silence after which a process is declared failed: more than two heartbeats.
 func WithSuspectAfter(d time.Duration) Option { return set(func(c *Config) { c.SuspectAfter = d }) }
 
+// WithStuckAfter sets how long the handlers of a live member may take nothing at all, while messages wait for them,
+// before the others declare it failed, so that it does not hold them up for ever. The default is 20 s.
+func WithStuckAfter(d time.Duration) Option { return set(func(c *Config) { c.StuckAfter = d }) }
+
 // WithProtocolTimeout sets the time before a request to the membership service is repeated.
 func WithProtocolTimeout(d time.Duration) Option {
 	return set(func(c *Config) { c.ProtocolTimeout = d })
@@ -106,7 +110,8 @@ func WithHandlerDeadline(d time.Duration) Option {
 }
 
 // WithHandlerLimit makes the process give itself up, with a *StuckError, when a handler runs for longer: its groups go
-// on without it. Without it a handler may take any time, and the group's senders wait.
+// on without it. Otherwise a handler may take any time, and the group's senders wait: until the others lose patience
+// with a member that takes nothing, see WithStuckAfter.
 func WithHandlerLimit(d time.Duration) Option { return set(func(c *Config) { c.HandlerLimit = d }) }
 
 // WithoutCompression sends long messages as they are.

@@ -225,6 +225,9 @@ func (c *Call) Abort(reason string) error { return c.send(replyAbort, appendByte
 
 func (c *Call) send(kind replyKind, body func([]byte) ([]byte, error)) error {
 	s := c.state
+	if s.group.inner == nil {
+		return s.group.fail("reply", ErrNotRunning)
+	}
 	if s.done.Swap(true) {
 		return s.group.fail("reply", ErrReplied)
 	}

@@ -68,6 +68,9 @@ type Backlog struct {
 
 // State returns a summary of the system.
 func (s *System) State() SystemState {
+	if s == nil {
+		return SystemState{Error: ErrNotRunning.Error(), Oracle: []Address{}, Groups: []GroupState{}}
+	}
 	st := SystemState{
 		System: s.config.SystemName, Address: s.self, Active: s.Active(), Kept: s.kept.Load(), Stats: s.IOStats(),
 		Oracle: []Address{}, Groups: []GroupState{}, Settings: s.config.shown(),

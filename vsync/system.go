@@ -32,6 +32,8 @@ type System struct {
 	closing atomic.Bool
 	calls   atomic.Uint64 // queries
 	caps    dataplane.Caps
+	keptMu  sync.Mutex     // guards ended
+	ended   bool           // frames are not to be touched any more
 	kept    atomic.Int64   // packets that handlers keep
 	engine  *engine.Engine // to be touched inside host.Do only
 	logFile *os.File
@@ -150,7 +152,7 @@ func (s *System) openHost(t dataplane.Transport) (err error) {
 	c := &s.config
 	timing, limits := engine.Defaults()
 	timing.Discovery, timing.Heartbeat = c.Discovery, c.Heartbeat
-	timing.Suspect, timing.Request = c.SuspectAfter, c.ProtocolTimeout
+	timing.Suspect, timing.Request, timing.Stuck = c.SuspectAfter, c.ProtocolTimeout, c.StuckAfter
 	limits.Message, limits.Window, limits.Queue = c.MaxMessage, c.MaxUnstable, c.MaxQueue
 	caps := t.Caps()
 	s.caps = caps
@@ -171,7 +173,7 @@ func (s *System) openHost(t dataplane.Transport) (err error) {
 	s.host, err = host.New(host.Config{
 		Engine: s.engine, Transport: t, Clock: clock.Monotonic(), Logger: s.log, Model: c.Threading, Waiting: c.Waiting,
 		Queue: limits.Queue, Message: limits.Message, Pinned: c.PinReceiver, OnPanic: c.OnPanic,
-		OnSuspect: s.suspect,
+		OnSuspect: s.suspect, OnClose: s.endKept,
 	})
 	return err
 }
@@ -191,10 +193,18 @@ func (s *System) Config() Config { return s.config }
 func (s *System) Logger() *slog.Logger { return s.log }
 
 // Types returns the registry of the types that can be sent. It is frozen when the first group is joined.
-func (s *System) Types() *codec.Registry { return s.types }
+func (s *System) Types() *codec.Registry {
+	if s == nil {
+		return nil
+	}
+	return s.types
+}
 
 // Groups returns the groups of this process that are joined and not over, in the order of joining.
 func (s *System) Groups() []*Group {
+	if s == nil {
+		return nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.groups)

@@ -111,6 +111,7 @@ type Config struct {
 	CloseWait time.Duration                  // how long Close waits for the system, and again for handlers; default 5 s
 	OnPanic   func(group string, reason any) // a handler panicked; nil: log and crash
 	OnSuspect func(who core.Address)         // this process accused another; called by the owner, must not block
+	OnClose   func()                         // called when all else has ended, before the transport is closed
 }
 
 // Host runs one engine. All its methods may be called by any goroutine.

@@ -32,7 +32,8 @@ type Direction struct {
 }
 
 // IOStats is what a system counted since its start. Unicast and multicast packets are told apart by the address that
-// they were sent to; where a network has no multicast, all are unicast.
+// they were sent to; where a network has no multicast, all are unicast. A multicast comes back to its sender, too: the
+// loss of a network is what all members sent, multicasts times their number, against what they received.
 type IOStats struct {
 	Sent     Direction
 	Received Direction

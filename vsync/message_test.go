@@ -102,3 +102,46 @@ func TestManyValuesInOneMessageCostLess(t *testing.T) {
 		t.Errorf("a million numbers take %d bytes, %v", n, err)
 	}
 }
+
+// The loss of a network is what all members sent, each multicast counted once for every process, its sender too,
+// against what they received.
+//
+// rows: OBS-03, OBS-04, FLC-05
+func TestLossIsSeenInTheCounters(t *testing.T) {
+	const n, loss = 3, 0.1
+	hub := mem.NewHub()
+	var groups []*Group
+	for range n {
+		s := startOn(t, hub, lossy(hub, loss), WithSuspectAfter(10*time.Second))
+		g := s.NewGroup("g")
+		must(g.Handle(1, func([]byte) {}))
+		must(g.Join(within(t)))
+		groups = append(groups, g)
+	}
+	if _, err := groups[0].WaitForSize(within(t), n); err != nil {
+		t.Fatal(err)
+	}
+	var before [n]IOStats
+	for i, g := range groups {
+		before[i] = g.sys.IOStats()
+	}
+	for range 3000 {
+		must(groups[0].Send(within(t), 1, make([]byte, 1000)))
+	}
+	must(groups[0].Flush(within(t)))
+	var sent, received, naks, duplicates uint64
+	for i, g := range groups {
+		moved := g.sys.IOStats().Sub(before[i])
+		sent += moved.Sent.Unicast.Packets + n*moved.Sent.Multicast.Packets
+		received += moved.Received.Unicast.Packets + moved.Received.Multicast.Packets
+		naks += moved.Received.Naks
+		duplicates += moved.Sent.Duplicates
+	}
+	seen := 1 - float64(received)/float64(sent)
+	if seen < loss-0.02 || seen > loss+0.02 {
+		t.Errorf("a loss of %.3f is seen as %.3f: %d packets sent, %d received", loss, seen, sent, received)
+	}
+	if naks == 0 || duplicates == 0 {
+		t.Errorf("%d negative acknowledgements, %d packets sent again", naks, duplicates)
+	}
+}

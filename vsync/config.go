@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/khamsin-io/khamsin/vsync/codec"
 	"github.com/khamsin-io/khamsin/vsync/internal/engine"
 	"github.com/khamsin-io/khamsin/vsync/internal/host"
 )
@@ -31,16 +32,28 @@ type Config struct {
 	Heartbeat       time.Duration // between signs of life
 	SuspectAfter    time.Duration // silence after which a process is declared failed
 	ProtocolTimeout time.Duration // before a request to the membership service is repeated
+	StuckAfter      time.Duration // for which a live member's handlers may take nothing before it is declared failed
 
 	MaxMessage  int // bytes of the longest message
 	MaxUnstable int // packets of one sender in one group that not all members have acknowledged
 	MaxQueue    int // packets of one group that its handlers have not finished
+
+	// NoCompression sends messages as they are. Else those of 16 KiB and more that shrink by an eighth or more are
+	// compressed
+	NoCompression bool
+	Types         *codec.Registry // of the application's types; nil: the system has one of its own
+
+	QueryTimeout    time.Duration // of queries whose context has no deadline
+	HandlerDeadline time.Duration // a handler that runs longer is named in the log
+	HandlerLimit    time.Duration // a handler that runs longer ends the system here; zero: never
 
 	Threading   Threading // who runs the protocols
 	Waiting     Waiting   // how the receiver waits for packets
 	PinReceiver bool      // the receiver keeps a thread of its own; slower on all that was measured
 
 	Logger  *slog.Logger                   // where the library reports; nil means slog.Default()
+	LogDir  string                         // directory of a log file besides; empty: none
+	noLog   bool                           // the environment says that there shall be none
 	Mute    bool                           // report nothing at all
 	OnPanic func(group string, reason any) // called when a handler panics, instead of ending the process
 }
@@ -85,9 +98,12 @@ func DefaultConfig() Config {
 		Heartbeat:       t.Heartbeat,
 		SuspectAfter:    t.Suspect,
 		ProtocolTimeout: t.Request,
+		StuckAfter:      t.Stuck,
 		MaxMessage:      l.Message,
 		MaxUnstable:     l.Window,
 		MaxQueue:        l.Queue,
+		QueryTimeout:    15 * time.Second,
+		HandlerDeadline: 10 * time.Second,
 	}
 }
 
@@ -130,7 +146,8 @@ func (c *Config) Validate() error {
 		value time.Duration
 	}{
 		{"Discovery", c.Discovery}, {"Heartbeat", c.Heartbeat}, {"SuspectAfter", c.SuspectAfter},
-		{"ProtocolTimeout", c.ProtocolTimeout},
+		{"ProtocolTimeout", c.ProtocolTimeout}, {"QueryTimeout", c.QueryTimeout},
+		{"StuckAfter", c.StuckAfter},
 	} {
 		check(d.value > 0, "%s is %v, want more than 0", d.name, d.value)
 	}
@@ -141,6 +158,9 @@ func (c *Config) Validate() error {
 	check(c.MaxUnstable >= unstableMin && c.MaxUnstable <= unstableMax,
 		"MaxUnstable is %d, want %d to %d", c.MaxUnstable, unstableMin, unstableMax)
 	check(c.MaxQueue >= c.MaxUnstable, "MaxQueue is %d, want at least MaxUnstable, %d", c.MaxQueue, c.MaxUnstable)
+	check(c.HandlerDeadline >= time.Millisecond, "HandlerDeadline is %v, want a millisecond or more", c.HandlerDeadline)
+	check(c.HandlerLimit == 0 || c.HandlerLimit >= time.Millisecond,
+		"HandlerLimit is %v, want a millisecond or more, or 0", c.HandlerLimit)
 	check(c.Threading <= EngineLoop, "Threading is %d, want Combining or EngineLoop", uint8(c.Threading))
 	check(c.Waiting <= BusyPoll, "Waiting is %d, want Adaptive, Block or BusyPoll", uint8(c.Waiting))
 	return errors.Join(faults...)

@@ -24,6 +24,8 @@ import (
 //	ISIS_DEFAULTTIMEOUT                    milliseconds before a membership request is repeated
 //	ISIS_IGNOREPARTITIONS                  go on without a majority of the membership service
 //	ISIS_MUTE                              report nothing
+//	ISIS_LOGGED, ISIS_LOGDIR               write a log file, in that directory; the default directory is logs
+//	ISIS_DONT_COMPRESS                     send long messages as they are
 //
 // Booleans are true, false, 1 or 0, in any case.
 func ConfigFromEnv() (Config, error) { return configFrom(os.Environ()) }
@@ -58,16 +60,24 @@ func parameters() []parameter {
 		{"ISIS_TCP_ONLY", onlyBool(false)},
 		{"ISIS_TCP_DIRECT", onlyBool(false)},
 		{"ISIS_LARGE", onlyBool(false)},
-	}
-}
-
-// later returns the names of settings that this version does not have yet.
-func later() []string {
-	return []string{
-		"ISIS_HOSTS", "ISIS_SKIP_FIRSTINTERFACE", "ISIS_SKIP_FIRST_NETWORK_INTERFACE", "ISIS_NETMASK", "ISIS_SUBNET",
-		"ISIS_MCRANGE_LOW", "ISIS_MCRANGE_HIGH", "ISIS_MAXIPMCADDRS", "ISIS_AESKEY", "ISIS_KEY", "ISIS_AES",
-		"ISIS_UDPCHKSUM", "ISIS_MCMDREPORTRATE", "ISIS_DONT_COMPRESS", "ISIS_TOKEN_DELAY", "ISIS_LOGGED", "ISIS_LOGDIR",
-		"ISIS_OOBMAXIPMCADDRS",
+		{"ISIS_DONT_COMPRESS", boolInto(func(c *Config) *bool { return &c.NoCompression })},
+		{"ISIS_LOGGED", readLogged},
+		{"ISIS_LOGDIR", readLogDir},
+		{"ISIS_HOSTS", unsupported(hostList, "")},
+		{"ISIS_SKIP_FIRSTINTERFACE", onlyBool(false)},
+		{"ISIS_SKIP_FIRST_NETWORK_INTERFACE", onlyBool(false)},
+		{"ISIS_NETMASK", unsupported(ipv4, "0")},
+		{"ISIS_SUBNET", unsupported(ipv4, "0")},
+		{"ISIS_MCRANGE_LOW", unsupported(channelNumber, "5000")},
+		{"ISIS_MCRANGE_HIGH", unsupported(channelNumber, "505000")},
+		{"ISIS_MAXIPMCADDRS", unsupported(atLeast(0), "25")},
+		{"ISIS_OOBMAXIPMCADDRS", unsupported(atLeast(0), "4")},
+		{"ISIS_MCMDREPORTRATE", unsupported(atLeast(1), "")},
+		{"ISIS_TOKEN_DELAY", unsupported(atLeast(1), "")},
+		{"ISIS_UDPCHKSUM", onlyBool(true)},
+		{"ISIS_AESKEY", unsupported(key, "")},
+		{"ISIS_KEY", unsupported(key, "")},
+		{"ISIS_AES", unsupported(key, "")},
 	}
 }
 
@@ -84,17 +94,13 @@ func configFrom(env []string) (Config, error) {
 	for _, p := range parameters() {
 		if value, ok := values[p.name]; ok {
 			if err := p.read(&c, value); err != nil {
-				faults = append(faults, fmt.Errorf("%s=%q: %w", p.name, value, err))
+				faults = append(faults, fmt.Errorf("%s=%s: %w", p.name, shown(p.name, value), err))
 			}
 			delete(values, p.name)
 		}
 	}
 	for _, name := range slices.Sorted(keys(values)) {
-		if slices.Contains(later(), name) {
-			faults = append(faults, fmt.Errorf("%s: not supported by this version", name))
-		} else {
-			faults = append(faults, fmt.Errorf("%s: unknown setting", name))
-		}
+		faults = append(faults, fmt.Errorf("%s: unknown setting", name))
 	}
 	if len(faults) == 0 {
 		if err := c.Validate(); err != nil {
@@ -110,12 +116,20 @@ func configFrom(env []string) (Config, error) {
 // aliases reports pairs of names for one setting that disagree.
 func aliases(values map[string]string) []error {
 	var faults []error
-	for _, pair := range [][2]string{{"ISIS_PORTNO", "ISIS_GROUPPORT"}, {"ISIS_MAXMSGLEN", "ISIS_MAXPACKETLEN"}} {
+	for _, pair := range [][2]string{
+		{"ISIS_PORTNO", "ISIS_GROUPPORT"}, {"ISIS_MAXMSGLEN", "ISIS_MAXPACKETLEN"},
+		{"ISIS_SKIP_FIRSTINTERFACE", "ISIS_SKIP_FIRST_NETWORK_INTERFACE"},
+	} {
 		a, oka := values[pair[0]]
 		b, okb := values[pair[1]]
 		if oka && okb && a != b {
 			faults = append(faults, fmt.Errorf("%s=%q and %s=%q are one setting and differ", pair[0], a, pair[1], b))
 		}
+	}
+	low, errLow := strconv.Atoi(values["ISIS_MCRANGE_LOW"])
+	high, errHigh := strconv.Atoi(values["ISIS_MCRANGE_HIGH"])
+	if errLow == nil && errHigh == nil && low >= high {
+		faults = append(faults, fmt.Errorf("ISIS_MCRANGE_LOW=%d is not below ISIS_MCRANGE_HIGH=%d", low, high))
 	}
 	return faults
 }

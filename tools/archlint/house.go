@@ -94,7 +94,7 @@ var house = slices.Concat([]room{
 	// The public package may choose a transport; it moves no frames itself.
 	{path: "vsync", floor: 5,
 		only: slices.Concat(values, transports, []string{"vsync/internal/host", "vsync/internal/engine",
-			"vsync/codec", "dataplane", "dataplane/tree", "dataplane/frame", "bpf"})},
+			"vsync/codec", "dataplane", "dataplane/tree", "dataplane/frame", "dataplane/wire", "bpf"})},
 	{path: "vsync/sim", floor: 5,
 		only: slices.Concat(machineNeeds, []string{"vsync/internal/engine", "vsync/internal/pdu", "vsync/codec"})},
 
@@ -102,9 +102,11 @@ var house = slices.Concat([]room{
 	{path: "vsync/dht", floor: 6, only: public},
 	{path: "vsync/aggregate", floor: 6, only: public},
 	{path: "vsync/lock", floor: 6, only: public},
+	{path: "vsync/prom", floor: 6, only: public}, // metrics, apart so that the core does not link their library
 
 	{path: "perf/...", floor: 7},
 	{path: "tune/...", floor: 7},
+	{path: "examples/internal/play", floor: 6, testSide: true}, // runs the examples in their tests
 	{path: "examples/*", floor: 7,
 		only: slices.Concat(public, []string{"vsync/sim", "vsync/dht", "vsync/aggregate", "vsync/lock", "oob/..."})},
 

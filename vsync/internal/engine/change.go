@@ -240,6 +240,7 @@ func (g *group) close(d *pdu.Decision) {
 			g.flushes[i].seq, g.flushes[i].k, g.flushes[i].all = 0, 0, nil
 		}
 	}
+	addCounters(&g.e.count.Streams, &g.st.Count)
 	g.st.Release()
 	g.st = nil
 }
@@ -409,6 +410,7 @@ func (g *group) end(err error) {
 // drop gives every frame up.
 func (g *group) drop() {
 	if g.st != nil {
+		addCounters(&g.e.count.Streams, &g.st.Count)
 		g.st.Release()
 		g.st = nil
 	}

@@ -47,6 +47,7 @@ type Engine interface {
 	Terminate(now clock.Time, h engine.Handle)
 	Submit(now clock.Time, h engine.Handle, f core.Flavour, msg []byte) engine.Result
 	SubmitTo(now clock.Time, h engine.Handle, to core.Address, msg []byte) engine.Result
+	SubmitReply(now clock.Time, h engine.Handle, to core.Address, msg []byte) engine.Result
 	Flush(now clock.Time, h engine.Handle, k int, token uint64)
 	StateChunk(now clock.Time, transfer uint64, data []byte, last bool) engine.Result
 	StateAbort(now clock.Time, transfer uint64)
@@ -109,6 +110,8 @@ type Config struct {
 	Pinned    bool                           // the receiver owns its thread
 	CloseWait time.Duration                  // how long Close waits for the system, and again for handlers; default 5 s
 	OnPanic   func(group string, reason any) // a handler panicked; nil: log and crash
+	OnSuspect func(who core.Address)         // this process accused another; called by the owner, must not block
+	OnClose   func()                         // called when all else has ended, before the transport is closed
 }
 
 // Host runs one engine. All its methods may be called by any goroutine.
@@ -172,6 +175,8 @@ type ownerState struct {
 	token     uint64
 	scratch   []byte
 	sendErr   int
+	sent      Tally
+	received  Tally
 }
 
 // Ownership states.

@@ -103,6 +103,7 @@ func (h *Host) turn(packets []dataplane.Packet) {
 	h.own.receiving = true
 	now := h.begin()
 	if len(packets) > 0 {
+		h.own.received.count(h, packets)
 		h.engine.Receive(now, packets)
 	}
 	woke := h.end(now)

@@ -44,6 +44,7 @@ func (h *Host) enter() (clock.Time, bool) {
 func (h *Host) takeIn(now clock.Time) {
 	if h.rx.Len() > 0 {
 		n := h.rx.PopN(h.own.batch)
+		h.own.received.count(h, h.own.batch[:n])
 		h.engine.Receive(now, h.own.batch[:n])
 		clear(h.own.batch[:n])
 	}

@@ -28,6 +28,7 @@ const (
 	Control Kind = iota // control messages
 	Peer                // point-to-point messages of one group
 	State               // state transfer of one group
+	Reply               // replies to queries in one group: never held up by handlers
 	kinds
 )
 

@@ -264,18 +264,20 @@ func (m *Watch) Decode(r *Reader) {
 
 // Refuse tells a process that its join failed.
 type Refuse struct {
-	Name   string
-	Reason uint8 // a member.Refusal
+	Name     string
+	Reason   uint8  // a member.Refusal
+	Handlers string // of the group's members, when the joiner's differ
 }
 
 // Append encodes m.
 func (m *Refuse) Append(w *Writer) {
 	w.String(m.Name)
 	w.Byte(m.Reason)
+	w.String(m.Handlers)
 }
 
 // Decode reads what Append wrote.
-func (m *Refuse) Decode(r *Reader) { m.Name, m.Reason = r.String(), r.Byte() }
+func (m *Refuse) Decode(r *Reader) { m.Name, m.Reason, m.Handlers = r.String(), r.Byte(), r.String() }
 
 // Poison tells a process that it was removed from the system.
 type Poison struct {

@@ -120,7 +120,8 @@ func drawCut(t *rapid.T) *Cut {
 func drawMessage(t *rapid.T) (Type, Message) {
 	switch rapid.IntRange(0, 9).Draw(t, "type") {
 	case 0:
-		return TypeWelcome, &Welcome{rapid.Uint32().Draw(t, "system"), drawAddresses(t, "oracle", 0)}
+		return TypeWelcome, &Welcome{System: rapid.Uint32().Draw(t, "system"), Part: rapid.Uint32().Draw(t, "part"),
+			Oracle: drawAddresses(t, "oracle", 0)}
 	case 1:
 		return TypeDone, &Done{rapid.Uint64().Draw(t, "number")}
 	case 2:
@@ -139,7 +140,8 @@ func drawMessage(t *rapid.T) (Type, Message) {
 		return TypeWatch, &Watch{rapid.Uint64().Draw(t, "epoch"), drawAddresses(t, "targets", 0),
 			drawAddresses(t, "watchers", 0)}
 	}
-	return TypePoison, &Poison{address(rapid.IntRange(0, 9).Draw(t, "accuser")), rapid.String().Draw(t, "reason")}
+	return TypePoison, &Poison{Accuser: address(rapid.IntRange(0, 9).Draw(t, "accuser")),
+		Part: rapid.Uint32().Draw(t, "part"), Reason: rapid.String().Draw(t, "reason")}
 }
 
 // Whatever is encoded is read back as it was; any shorter form, and any longer one, is refused.
@@ -189,9 +191,9 @@ func TestClaimsAreNotBelieved(t *testing.T) {
 		{"islands of a report", TypeReport, body(func(w *Writer) { header(w); w.Uint(1); w.Uint(5) })},
 		{"streams of a cut", TypeCut, body(header)},
 		{"segments of a cut", TypeCut, body(func(w *Writer) { header(w); w.Uint(1); w.Uint(5) })},
-		{"members of the ORACLE", TypeWelcome, []byte{1, 255, 255, 255, 255}},
+		{"members of the ORACLE", TypeWelcome, []byte{1, 0, 255, 255, 255, 255}},
 		{"targets", TypeWatch, []byte{1, 255, 255, 0, 0}},
-		{"reason of a poison", TypePoison, body(func(w *Writer) { w.Address(address(1)) })},
+		{"reason of a poison", TypePoison, body(func(w *Writer) { w.Address(address(1)); w.Uint(0) })},
 	} {
 		err := error(nil)
 		allocated := testing.AllocsPerRun(1, func() { err = Decode(fresh(c.kind), c.body) })

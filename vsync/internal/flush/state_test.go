@@ -33,6 +33,7 @@ func TestSourceOfState(t *testing.T) {
 			[]int{2}, -1},
 		{"nobody has it: the eldest makes a new one", nil, nil, nil, []int{3}, 0, []int{1, 2, 3}, -1},
 		{"the last one with state may not go yet", []int{0}, map[int]int{1: 0}, []int{0}, nil, -1, nil, 0},
+		{"the first of those with state stays", []int{1, 2}, nil, []int{1, 2}, nil, -1, nil, 1},
 		{"unless everyone goes", []int{0}, nil, []int{0, 1, 2}, nil, -1, nil, -1},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t) })

@@ -9,6 +9,7 @@ import (
 
 	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/clock"
+	"github.com/khamsin-io/khamsin/dataplane/wire"
 	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
 )
@@ -241,6 +242,123 @@ func TestNoAllocation(t *testing.T) {
 	}
 	if b.st.ReceivedTo(0) < 2000 {
 		t.Fatalf("received %d", b.st.ReceivedTo(0))
+	}
+	w.close()
+}
+
+// A packet that comes again when it was delivered and forgotten long ago is counted, and no more.
+func TestOldDuplicate(t *testing.T) {
+	// rows: MC-06
+	w := newNet(t, 2, 8, 0)
+	w.nodes[0].send()
+	again := w.under[0]
+	w.settle()
+	x := w.nodes[1]
+	w.arrive(again)
+	if x.st.Count.Duplicates != 1 || x.st.ReceivedTo(0) != 1 || len(x.taken[0]) != 1 || x.out.Arena().Outstanding() != 0 {
+		t.Errorf("received to %d, delivered %v, %d frames kept, counted %+v", x.st.ReceivedTo(0), x.taken[0],
+			x.out.Arena().Outstanding(), x.st.Count)
+	}
+	w.settle()
+	w.close()
+}
+
+// Acknowledgements wait for company, but not when a quarter of the window is owed, nor when somebody hurries.
+func TestAcknowledgements(t *testing.T) {
+	const window = 16
+	for _, c := range []struct {
+		name  string
+		sends int
+		hurry func(st *Stream)
+		want  uint64
+	}{
+		{"a few", window/4 - 1, func(*Stream) {}, 0},
+		{"a quarter of the window", window / 4, func(*Stream) {}, 1},
+		{"one, at once", 1, func(st *Stream) { st.AckNow(2) }, 1},
+		{"one, hastened", 1, func(st *Stream) { st.Hasten(); st.Tick(2) }, 1},
+		{"none, at once", 0, func(st *Stream) { st.AckNow(2) }, 0},
+	} {
+		w := newNet(t, 2, window, 0)
+		for range c.sends {
+			w.nodes[0].send()
+		}
+		w.arriveAll()
+		c.hurry(w.nodes[1].st)
+		if got := w.nodes[1].st.Count.AcksSent; got != c.want {
+			t.Errorf("%s: %d acknowledgements, want %d", c.name, got, c.want)
+		}
+		w.settle()
+		w.close()
+	}
+}
+
+// One question asks for a bounded number of packets, however many are missing.
+func TestAskIsBounded(t *testing.T) {
+	w := newNet(t, 2, 100, 0)
+	for range 100 {
+		w.nodes[0].send()
+	}
+	w.under = w.under[99:]
+	w.arriveAll()
+	x := w.nodes[1].st
+	if n := x.Ask(0, 99, endpoint(0)); n != 99 {
+		t.Errorf("asks for %d packets of 99", n)
+	}
+	if n := x.Ask(0, 5000, endpoint(0)); n != nakPackets {
+		t.Errorf("asks for %d packets, the limit is %d", n, nakPackets)
+	}
+	w.settle()
+	w.close()
+}
+
+// What an owner calls stable counts only as far as it was received here.
+func TestStableBeyondReceived(t *testing.T) {
+	w := newNet(t, 2, 8, 0)
+	w.nodes[0].send()
+	w.nodes[0].send()
+	data := w.under[1].data
+	data[36] = 0 // nothing of it is unstable
+	wire.Seal(data)
+	w.under = nil
+	w.arrive(flight{1, 0, data})
+	if got := w.nodes[1].st.StableAt(0); got != 0 {
+		t.Errorf("stable to %d, received to %d", got, w.nodes[1].st.ReceivedTo(0))
+	}
+	w.settle()
+	w.close()
+}
+
+// A member is stuck when its application has taken nothing for long while something waits for it.
+func TestStuck(t *testing.T) {
+	// rows: FD-03
+	w := newNet(t, 3, 8, 0)
+	x := w.nodes[0]
+	const limit = time.Second
+	look := func(after time.Duration) []core.Rank {
+		w.now = w.now.Add(after)
+		return x.st.Stuck(w.now, limit)
+	}
+	if got := look(10 * limit); got != nil {
+		t.Fatalf("stuck %v, and nothing waits", got)
+	}
+	w.nodes[1].slow = true
+	x.send()
+	w.settle()
+	if got := look(0); got != nil {
+		t.Fatalf("stuck %v at the first look", got)
+	}
+	if got := look(limit - 1); got != nil {
+		t.Fatalf("stuck %v before the limit", got)
+	}
+	if got := look(1); !slices.Equal(got, []core.Rank{1}) {
+		t.Fatalf("stuck %v after the limit", got)
+	}
+	w.nodes[1].slow = false
+	w.nodes[1].deliver()
+	w.nodes[1].drain()
+	w.settle()
+	if got := look(limit); got != nil {
+		t.Fatalf("stuck %v, and all was taken", got)
 	}
 	w.close()
 }

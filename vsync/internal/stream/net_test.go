@@ -132,7 +132,9 @@ func (x *node) deliver() {
 				x.net.t.Fatalf("member %d received to %d of rank %d, and does not hold %d", x.self, x.st.ReceivedTo(r), r,
 					q)
 			}
-			x.taken[r] = append(x.taken[r], binary.BigEndian.Uint64(x.out.Arena().Bytes(f)[wire.HeaderLen:]))
+			if b := x.out.Arena().Bytes(f)[wire.HeaderLen:]; len(b) == 8 {
+				x.taken[r] = append(x.taken[r], binary.BigEndian.Uint64(b))
+			}
 			x.st.Delivered(x.net.now, r, q)
 		}
 	}

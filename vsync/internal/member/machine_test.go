@@ -6,6 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
 )
@@ -325,6 +328,27 @@ func TestMalformedMessages(t *testing.T) {
 	x.m.handle(w.now, pdu.TypeDone, &pdu.Done{Number: 99})
 	w.run(time.Second)
 	if after := x.m.Dump(); after != before || len(x.said) == 0 {
+		t.Errorf("%s became %s", before, after)
+	}
+}
+
+// Nobody speaks in the name of an ORACLE member to another.
+func TestForgedConsensus(t *testing.T) {
+	w := form(t, 4, nil)
+	lead := w.leaders()[0]
+	victim := w.sites[(lead+1)%3]
+	far, before := uint64(1<<40), victim.m.Dump()
+	forged := &raftpb.Message{
+		Type: raftpb.MsgHeartbeat.Enum(), From: &w.sites[lead].self.Incarnation, To: &victim.self.Incarnation,
+		Term: &far, Commit: &far,
+	}
+	data, err := proto.Marshal(forged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	victim.m.OnMessage(w.now, w.sites[3].self.Incarnation, pdu.TypeConsensus, data)
+	w.run(time.Second)
+	if after := victim.m.Dump(); after != before || len(w.leaders()) != 1 || w.leaders()[0] != lead {
 		t.Errorf("%s became %s", before, after)
 	}
 }

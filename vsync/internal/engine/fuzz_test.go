@@ -35,10 +35,11 @@ func FuzzEngine(f *testing.F) {
 	f.Add([]byte{0, 1, 0, 5, 1, 1, 4, 0, 1, 1, 0, 2, 'h', 'i', 3, 9})
 	f.Add([]byte{0, 4, 5, 2, 3, 1, 1, 2, 1, 0, 6, 7, 3, 1, 2, 3, 3, 30, 2, 0})
 	f.Add([]byte{4, 0, 0x41, 1, 1, 0, 3, 1, 1, 1, 0, 3, 4, 2, 0x29, 2, 0, 2, 9, 9, 3, 200, 5})
+	f.Add([]byte("770100100"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		w, hs := form(t, 2)
 		x, mad := w.nodes[0], w.nodes[1]
-		mad.dead = true
+		mad.dead, w.forged = true, true
 		in, sent := reader{b}, 0
 		for len(in.b) > 0 {
 			switch in.next() % 8 {

@@ -116,6 +116,25 @@ func TestOwnLatenessDoesNotCount(t *testing.T) {
 	}
 }
 
+// Who has been silent for too long is looked at again a little later, when what waits in a queue may have been read.
+func TestLooksTwice(t *testing.T) {
+	r := newRig(t, 8)
+	r.d.Assign(r.now, assign(1, 1))
+	r.run(time.Second, 1)
+	silentFor := func(d time.Duration) []string {
+		r.d.OnLife(r.now, process(1).Incarnation)
+		return r.run(d)
+	}
+	for range 3 {
+		if got := silentFor(suspect + interval); got != nil {
+			t.Fatalf("accused %v at the first look", got)
+		}
+	}
+	if got := silentFor(suspect + 2*interval); !slices.Equal(got, []string{"1"}) {
+		t.Fatalf("accused %v at the second", got)
+	}
+}
+
 // A target that was never heard of may not know its watcher, and gets more time.
 func TestNeverHeard(t *testing.T) {
 	r := newRig(t, 8)
@@ -139,7 +158,7 @@ func TestAssignments(t *testing.T) {
 		t.Fatalf("accused %v", got)
 	}
 	r.d.Assign(r.now, assign(6, 2, 3)) // 2 stays, with its silence; 1 goes; 3 begins
-	if got := r.run(2*interval, 3); !slices.Equal(got, []string{"2"}) {
+	if got := r.run(3*interval, 3); !slices.Equal(got, []string{"2"}) {
 		t.Fatalf("accused %v: a target that stays keeps its history", got)
 	}
 	before := r.d.Heard

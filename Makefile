@@ -25,7 +25,7 @@ users = $(GO) list -f '{{.ImportPath}} {{join .TestImports " "}} {{join .XTestIm
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help check test unit fmt vet staticcheck lint rows rows-check generate generate-check deps sim sim-seed canary \
-	race conformance netns rdma-vm scale fuzz bench bench-compare cross demo
+	race cover conformance netns rdma-vm scale fuzz bench bench-compare cross demo
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -109,6 +109,10 @@ canary: ## plant each known bug and see that the simulator's checkers catch it
 
 race: ## short tests under the race detector, with the costly assertions
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 20m -tags khamsin_invariants ./...
+
+cover: ## statements that tests of engine and machines run, for each package; fails below 90 %
+	$(GO) test -short -coverprofile=cover.out -coverpkg=./vsync/internal/... ./vsync/internal/... ./vsync/sim
+	$(GO) run ./tools/cover -least 90 -not vsync/internal/host cover.out
 
 conformance: ## the one suite that every transport passes
 	@packages=$$($(call users,dataplane/transporttest)); \

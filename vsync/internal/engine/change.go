@@ -185,6 +185,9 @@ func (g *group) decide(now clock.Time, d *pdu.Decision) {
 		return
 	case g.view != nil && (d.View.ID <= g.view.ID || d.Prev != g.view.ID):
 		return
+	case g.view != nil && len(d.Cut) != g.view.Size():
+		g.e.count.Malformed++
+		return
 	}
 	if g.view != nil {
 		g.close(d)
@@ -206,9 +209,6 @@ func (g *group) decide(now clock.Time, d *pdu.Decision) {
 
 // close delivers what belongs to the ending view.
 func (g *group) close(d *pdu.Decision) {
-	if len(d.Cut) != g.view.Size() {
-		invariant.Fail("engine: cut of %d streams for a view of %d members", len(d.Cut), g.view.Size())
-	}
 	g.st.Freeze()
 	if canary.Enabled && g.e.cfg.Canary == canary.ForgetCut {
 		for r := range d.Cut {

@@ -67,6 +67,7 @@ type Config struct {
 	Incarnation uint64
 	Retry       time.Duration // first retransmission
 	Ack         time.Duration // longest wait before an acknowledgement
+	Message     int           // bytes of one message; zero means messageMax
 }
 
 type laneID struct {
@@ -97,6 +98,7 @@ type lane struct {
 	receivedTo core.Seq
 	ahead      map[core.Seq]frame.Frame
 	partial    []byte
+	overlong   bool     // the message being put together is above the limit: what is left of it is dropped
 	refused    *Message // whole, and not taken by the handler
 	ackAt      clock.Time
 	ackOwed    int
@@ -118,6 +120,9 @@ type Links struct {
 
 // New returns the lanes of a process, none open.
 func New(cfg Config, out *pdu.Outbox, to Handler) *Links {
+	if cfg.Message == 0 {
+		cfg.Message = messageMax
+	}
 	return &Links{cfg: cfg, out: out, to: to, peers: map[uint64]*peer{}, dead: map[uint64]bool{}}
 }
 
@@ -390,16 +395,22 @@ func (l *Links) take(now clock.Time, x *lane, f frame.Frame) {
 		l.out.Arena().Tx().Release(f)
 		return
 	}
-	if len(x.partial)+len(b) > messageMax {
+	b = b[wire.HeaderLen:]
+	switch {
+	case x.overlong:
+	case len(x.partial)+len(b) > l.cfg.Message:
 		l.Count.Malformed++
-		x.partial = nil
-	} else {
-		x.partial = append(x.partial, b[wire.HeaderLen:]...)
+		x.partial, x.overlong = nil, true
+	default:
+		x.partial = append(x.partial, b...)
 	}
 	l.out.Arena().Tx().Release(f)
-	if h.Flags&flagMore == 0 {
-		msg := x.partial
-		x.partial = nil
+	if h.Flags&flagMore != 0 {
+		return
+	}
+	msg, overlong := x.partial, x.overlong
+	x.partial, x.overlong = nil, false
+	if !overlong {
 		m := Message{x.id.peer, x.id.kind, x.id.group, msg}
 		if !l.to.OnMessage(now, m) {
 			x.refused = &m

@@ -377,6 +377,9 @@ func (m *Machine) tell(now clock.Time, to core.Address, t pdu.Type, msg pdu.Mess
 
 // Deadline returns when Tick has something to do.
 func (m *Machine) Deadline() clock.Time {
+	if m.state == over {
+		return clock.Never
+	}
 	t := min(m.beaconAt, m.foundAt, m.giveUpAt, m.retryAt, m.lingerAt, m.departBy)
 	t = min(t, m.lead.beatAt, m.lead.electAt, m.lead.welcomeAt, m.lead.recallAt)
 	for _, g := range m.lead.gather {

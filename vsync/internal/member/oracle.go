@@ -100,7 +100,7 @@ func (m *Machine) onConsensus(now clock.Time, from uint64, data []byte) {
 	}
 	m.lead.heard[from] = now
 	// Refused: not wanted, from a member that is none any more, or malformed.
-	led, err := m.cons.Step(data, m.loyal(now))
+	led, err := m.cons.Step(from, data, m.loyal(now))
 	if err != nil || !led {
 		return
 	}

@@ -146,11 +146,12 @@ func (m *Report) Decode(r *Reader) {
 		at := h.ReceivedTo
 		for j := range h.Islands {
 			first := at + core.Seq(r.Uint())
-			at = first + core.Seq(r.Uint())
-			h.Islands[j] = Island{first, at}
-			if first <= h.ReceivedTo || at < first {
+			last := first + core.Seq(r.Uint())
+			if first <= at || last < first {
 				r.fail()
 			}
+			h.Islands[j] = Island{first, last}
+			at = last
 		}
 	}
 	m.HasState, m.Source = r.Bool(), r.Address()

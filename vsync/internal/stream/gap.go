@@ -107,7 +107,7 @@ func (s *Stream) Ask(r core.Rank, q core.Seq, holder dataplane.Endpoint) int {
 // OnNak sends again what a member misses and is held here, by unicast.
 func (s *Stream) OnNak(h *wire.Header, payload []byte) {
 	m := int(h.Rank)
-	if m >= len(s.in) || m == int(s.cfg.Self) {
+	if h.Rank >= uint32(len(s.in)) || m == int(s.cfg.Self) {
 		return
 	}
 	s.Count.NaksGot++

@@ -238,7 +238,7 @@ type Advance struct {
 // OnData takes a data packet in, and the frame's reference with it. The frame covers the whole packet.
 func (s *Stream) OnData(now clock.Time, h *wire.Header, f frame.Frame) Advance {
 	r, q := core.Rank(h.Rank), core.Seq(h.Seq)
-	if int(r) >= len(s.in) || r == s.cfg.Self || q == 0 || uint64(h.Aux) > h.Seq {
+	if h.Rank >= uint32(len(s.in)) || r == s.cfg.Self || q == 0 || uint64(h.Aux) > h.Seq {
 		s.refuse(f, &s.Count.Malformed, r == s.cfg.Self)
 		return Advance{}
 	}

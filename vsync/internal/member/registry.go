@@ -142,8 +142,11 @@ func (r *Registry) Apply(c *Command) []Effect {
 			return nil
 		case p != nil && c.Number <= p.lastDone:
 			if c.Number == p.lastDone && p.answer != (answer{}) {
-				out = append(out, Effect{Kind: EffectRefused, Who: c.By, Group: p.answer.group,
-					Refusal: p.answer.refusal})
+				e := Effect{Kind: EffectRefused, Who: c.By, Group: p.answer.group, Refusal: p.answer.refusal}
+				if g := r.byName[e.Group]; g != nil && e.Refusal == RefusedSignature {
+					e.Handlers = g.handlers
+				}
+				out = append(out, e)
 			}
 			return append(out, Effect{Kind: EffectDone, Who: c.By, Number: c.Number})
 		}

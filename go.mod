@@ -3,6 +3,9 @@ module github.com/khamsin-io/khamsin
 go 1.26.0
 
 require (
+	github.com/BurntSushi/toml v1.6.0
+	github.com/safchain/ethtool v0.7.0
+	gopkg.in/yaml.v3 v3.0.1
 	github.com/HdrHistogram/hdrhistogram-go v1.4.0
 	github.com/Mellanox/rdmamap v1.1.0
 	github.com/alecthomas/kong v1.17.0
@@ -22,7 +25,6 @@ require (
 )
 
 require (
-	github.com/BurntSushi/toml v1.6.0 // indirect
 	github.com/VividCortex/ewma v1.2.0 // indirect
 	github.com/acarl005/stripansi v0.0.0-20180116102854-5a71ef0e047d // indirect
 	github.com/mattn/go-runewidth v0.0.16 // indirect

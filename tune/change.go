@@ -2,6 +2,7 @@ package tune
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -25,15 +26,20 @@ type Change struct {
 
 // Interface returns the interface that the change is about, empty when it is about the whole host.
 func (c Change) Interface() string {
-	switch {
-	case c.Kind == MTU || c.Kind == Rings:
+	switch c.Kind {
+	case MTU, Rings:
 		return c.Target
-	case c.Kind == Sysctl:
+	case Sysctl:
 		if rest, ok := strings.CutPrefix(c.Target, "net.ipv4.conf."); ok {
 			name, _, _ := strings.Cut(rest, ".")
 			if name != "all" && name != "default" {
 				return strings.ReplaceAll(name, "/", ".")
 			}
+		}
+	case SysFS:
+		if rest, ok := strings.CutPrefix(c.Target, "/sys/class/net/"); ok {
+			name, _, _ := strings.Cut(rest, "/")
+			return name
 		}
 	}
 	return ""
@@ -54,14 +60,14 @@ func (c Change) Path() string {
 func (c Change) Command() string {
 	switch c.Kind {
 	case Sysctl:
-		return fmt.Sprintf("sysctl -w %s=%s", c.Target, quote(c.Value))
+		return "sysctl -w " + quote(c.Target+"="+c.Value)
 	case SysFS:
-		return fmt.Sprintf("echo %s > %s", quote(c.Value), c.Target)
+		return fmt.Sprintf("echo %s > %s", quote(c.Value), quote(c.Target))
 	case MTU:
-		return fmt.Sprintf("ip link set dev %s mtu %s", c.Target, c.Value)
+		return fmt.Sprintf("ip link set dev %s mtu %s", quote(c.Target), quote(c.Value))
 	case Rings:
 		rx, tx, _ := strings.Cut(c.Value, " ")
-		return fmt.Sprintf("ethtool -G %s rx %s tx %s", c.Target, rx, tx)
+		return fmt.Sprintf("ethtool -G %s rx %s tx %s", quote(c.Target), quote(rx), quote(tx))
 	}
 	return ""
 }
@@ -75,12 +81,15 @@ func commands(all []Change) string {
 	return strings.Join(each, " && ")
 }
 
-// quote quotes a value of several words for a shell.
-func quote(v string) string {
-	if strings.ContainsAny(v, " \t") {
-		return "'" + v + "'"
+// plainWord matches what a shell takes as it stands.
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:=@+-]+$`)
+
+// quote makes text one word of a shell, whatever is in it: the name of an interface may hold nearly anything.
+func quote(text string) string {
+	if plainWord.MatchString(text) {
+		return text
 	}
-	return v
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
 // sysctlPath returns the file of a sysctl. As in sysctl(8), a slash in the name stands for a dot in the file's.

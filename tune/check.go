@@ -45,10 +45,12 @@ func Check(h *hostview.Host, o Options) (Report, error) {
 	if err != nil {
 		return Report{}, fmt.Errorf("tune: %w", err)
 	}
-	c := &checker{host: h, Options: o, need: needOf(o)}
-	if c.link, c.linkErr = h.System().Link(o.Interface); c.linkErr != nil && !errors.Is(c.linkErr, hostview.ErrForeign) {
+	c := &checker{host: h, Options: o}
+	c.link, c.linkErr = h.System().Link(o.Interface)
+	if c.linkErr != nil && !errors.Is(c.linkErr, hostview.ErrForeign) {
 		return Report{}, fmt.Errorf("tune: %w", c.linkErr)
 	}
+	c.need = needOf(o, c.link.MTU)
 	for _, rule := range rules() {
 		rule(c)
 	}
@@ -79,13 +81,10 @@ type checker struct {
 	link     hostview.Link
 	linkErr  error
 	findings []Finding
-	read     bool // something that matters could be read
+	read     bool // at least one limit of the kernel could be read
 }
 
 func (c *checker) add(f Finding) {
-	if f.Severity != Unknown {
-		c.read = true
-	}
 	if f.Fix == "" {
 		f.Fix = commands(f.Changes)
 	}
@@ -116,6 +115,7 @@ func (c *checker) atLeast(name string, wanted int64, f Finding) {
 		c.unknown(name, fmt.Sprintf("at least %d", wanted), err)
 		return
 	}
+	c.read = true
 	f.Setting, f.Found, f.Wanted = name, fmt.Sprint(found), fmt.Sprintf("at least %d", wanted)
 	f.Severity = worse(found < wanted, f.Severity)
 	if f.Fix == "" {

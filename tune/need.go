@@ -50,11 +50,14 @@ const (
 	ipUDPHeaders = 28
 )
 
-// needOf returns what a process of a configuration needs.
-func needOf(o Options) Need {
+// needOf returns what a process of a configuration needs on an interface of an MTU, zero when that is not known.
+func needOf(o Options, mtu int) Need {
 	packet := o.Config.MaxPacket
 	if packet == 0 {
-		packet = udp.DefaultMTUMax
+		packet = udp.DefaultMTUMax // as the transport chooses when nothing is set
+		if mtu > ipUDPHeaders {
+			packet = min(packet, mtu-ipUDPHeaders)
+		}
 	}
 	n := Need{
 		Packet: packet, Sockets: 1 + udp.DefaultChannels/20, Channels: udp.DefaultChannels,
@@ -62,7 +65,8 @@ func needOf(o Options) Need {
 	}
 	n.Receive, n.Send = o.Config.Buffers()
 	if o.Profile == Bulk {
-		n.Receive, n.Send = max(n.Receive, bulkFactor*udp.DefaultRecvBuffer), max(n.Send, bulkFactor*udp.DefaultSendBuffer)
+		n.Receive = max(n.Receive, bulkFactor*udp.DefaultRecvBuffer)
+		n.Send = max(n.Send, bulkFactor*udp.DefaultSendBuffer)
 	}
 	return n
 }
@@ -97,5 +101,6 @@ func (o Options) complete() (Options, error) {
 // validInterface tells whether Linux could have an interface of that name, so that it can stand in a path.
 func validInterface(name string) bool {
 	const nameMax = 15
-	return name != "" && len(name) <= nameMax && name != "." && name != ".." && !strings.ContainsAny(name, "/: \t\n\x00")
+	return name != "" && len(name) <= nameMax && name != "." && name != ".." &&
+		!strings.ContainsAny(name, "/: \t\n\x00")
 }

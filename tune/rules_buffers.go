@@ -105,7 +105,8 @@ func udpMemory(c *checker) {
 	}
 	value := fmt.Sprintf("%d %d %d", min(limits[0], want), max(limits[1], want), max(limits[2], want))
 	c.add(Finding{
-		Setting: name, Found: fmt.Sprint(limits), Wanted: wanted, Severity: worse(limits[2] < want, Medium), Cause: Loss,
+		Setting: name, Found: fmt.Sprint(limits), Wanted: wanted, Severity: worse(limits[2] < want, Medium),
+		Cause: Loss,
 		Why: fmt.Sprintf("pages for the buffers of all UDP sockets together: here %d processes of %d sockets",
 			processesPerHost, c.need.Sockets),
 		Changes: []Change{{Kind: Sysctl, Target: name, Value: value}},
@@ -128,7 +129,7 @@ func backlog(c *checker) {
 		return
 	}
 	c.atLeast("net.core.netdev_max_backlog", backlogMin, Finding{Severity: Medium, Cause: Loss,
-		Why: "packets that wait for a processor between interface and socket, loopback and veth included; more are lost"})
+		Why: "packets that wait between an interface, loopback and veth included, and the sockets; more are lost"})
 	c.atLeast("net.core.netdev_budget", budgetMin, Finding{Severity: Low, Cause: Loss,
 		Why: "packets that one round of the receive interrupt may handle before it yields"})
 	c.atLeast("net.core.netdev_budget_usecs", 2000, Finding{Severity: Low, Cause: Loss,
@@ -177,7 +178,7 @@ func udpErrors(c *checker) {
 	c.add(Finding{
 		Setting: name, Found: fmt.Sprintf("%d lost, %d received", lost, came), Wanted: wanted,
 		Severity: worse(lost > 0, Note),
-		Why:      "datagrams of all processes lost for want of room in a socket; watch whether it grows while Khamsin runs",
+		Why:      "datagrams of all processes lost for want of room in a socket; does it grow while Khamsin runs?",
 	})
 }
 

@@ -33,7 +33,8 @@ func hugePages(c *checker) {
 	}
 	c.add(Finding{
 		Setting: setting, Found: fmt.Sprintf("%d, %d free", total, free), Wanted: wanted,
-		Severity: worse(free < int64(want), bad), Cause: Packets, Why: "an arena in huge pages needs fewer look-ups of addresses",
+		Severity: worse(free < int64(want), bad), Cause: Packets,
+		Why:     "an arena in huge pages needs fewer look-ups of addresses",
 		Changes: []Change{{Kind: Sysctl, Target: setting, Value: fmt.Sprint(total + int64(want) - free)}},
 	})
 }
@@ -63,7 +64,8 @@ func (c *checker) meminfo(name string) (int64, error) {
 
 // transparentHugePages judges whether the kernel rearranges memory on its own.
 func transparentHugePages(c *checker) {
-	const setting, file, wanted = "transparent huge pages", "/sys/kernel/mm/transparent_hugepage/enabled", "madvise or never"
+	const setting, wanted = "transparent huge pages", "madvise or never"
+	const file = "/sys/kernel/mm/transparent_hugepage/enabled"
 	text, err := c.host.Text(file)
 	if err != nil {
 		c.unknown(setting, wanted, err)
@@ -104,7 +106,8 @@ func swapping(c *checker) {
 		text = fmt.Sprintf("%d, %d MiB of swap", found, total>>10)
 	}
 	c.add(Finding{
-		Setting: setting, Found: text, Wanted: wanted, Severity: worse(total > 0 && found > limit, Low), Cause: Scheduling,
+		Setting: setting, Found: text, Wanted: wanted, Severity: worse(total > 0 && found > limit, Low),
+		Cause:   Scheduling,
 		Why:     "a member whose pages are on disk answers late and may be declared failed",
 		Changes: []Change{{Kind: Sysctl, Target: setting, Value: strconv.Itoa(limit)}},
 	})
@@ -160,9 +163,10 @@ func lockedMemory(c *checker) {
 		bad = Medium
 	}
 	c.add(Finding{
-		Setting: setting, Found: limitText(n), Wanted: wanted, Severity: worse(n < int64(c.need.Arena), bad), Cause: Packets,
-		Why: "the transports xdp and rdma pin the whole arena",
-		Fix: fmt.Sprintf("ulimit -l %d, or LimitMEMLOCK=%d in the service's unit", (c.need.Arena+1023)/1024, c.need.Arena),
+		Setting: setting, Found: limitText(n), Wanted: wanted, Severity: worse(n < int64(c.need.Arena), bad),
+		Cause: Packets, Why: "the transports xdp and rdma pin the whole arena",
+		Fix: fmt.Sprintf("ulimit -l %d, or LimitMEMLOCK=%d in the service's unit", (c.need.Arena+1023)/1024,
+			c.need.Arena),
 	})
 }
 
@@ -176,11 +180,13 @@ func openFiles(c *checker) {
 		return
 	}
 	c.add(Finding{
-		Setting: setting, Found: limitText(n), Wanted: wanted, Severity: worse(n < int64(c.need.Files), Medium), Cause: Packets,
-		Why: "sockets, and connections to every member with the transport tcp",
+		Setting: setting, Found: limitText(n), Wanted: wanted, Severity: worse(n < int64(c.need.Files), Medium),
+		Cause: Packets, Why: "sockets, and connections to every member with the transport tcp",
 		Fix: fmt.Sprintf("ulimit -n %d, or LimitNOFILE=%d in the service's unit", c.need.Files, c.need.Files),
 	})
 }
+
+const cgroupDir = "/sys/fs/cgroup"
 
 // cgroupFile reads a control file of this process's control group, in version 2 or else version 1.
 func (c *checker) cgroupFile(v2, v1controller, v1 string) (string, error) {
@@ -197,19 +203,22 @@ func (c *checker) cgroupFile(v2, v1controller, v1 string) (string, error) {
 		var files []string
 		switch {
 		case parts[0] == "0" && parts[1] == "":
-			files = []string{path.Join("/sys/fs/cgroup", parts[2], v2), path.Join("/sys/fs/cgroup/unified", parts[2], v2)}
+			files = []string{path.Join(cgroupDir, parts[2], v2), path.Join(cgroupDir, "unified", parts[2], v2)}
 		case hasWord(parts[1], v1controller):
-			files = []string{path.Join("/sys/fs/cgroup", v1controller, parts[2], v1), path.Join("/sys/fs/cgroup", v1controller, v1)}
+			dir := path.Join(cgroupDir, v1controller)
+			files = []string{path.Join(dir, parts[2], v1), path.Join(dir, v1)}
 		}
 		for _, file := range files {
 			value, err := c.host.Text(file)
 			if err == nil {
 				return value, nil
 			}
-			tried = errors.Join(tried, err)
+			if !errors.Is(err, fs.ErrNotExist) {
+				tried = errors.Join(tried, err)
+			}
 		}
 	}
-	if tried == nil || errors.Is(tried, fs.ErrNotExist) {
+	if tried == nil {
 		return "", errNoLimit
 	}
 	return "", tried

@@ -12,7 +12,7 @@ import (
 
 // multicastPath judges whether multicast can leave and arrive by the interface.
 func multicastPath(c *checker) {
-	const setting, wanted = "multicast", "able, and up"
+	const setting, wanted = "multicast", "able, on an interface that is up"
 	switch {
 	case c.Transport == "tcp":
 		return
@@ -21,7 +21,13 @@ func multicastPath(c *checker) {
 		return
 	}
 	able := c.link.Multicast || c.link.Loopback // the library names the loopback's index, which is enough
-	found := map[bool]string{true: "able", false: "not able"}[able] + map[bool]string{true: ", up", false: ", down"}[c.link.Up]
+	found := "able"
+	if !able {
+		found = "not able"
+	}
+	if !c.link.Up {
+		found += ", down"
+	}
 	c.add(Finding{
 		Setting: setting, Found: found, Wanted: wanted, Severity: worse(!able || !c.link.Up, High), Cause: Loss,
 		Why: "groups send to multicast addresses on this interface",

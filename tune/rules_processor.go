@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -49,36 +50,55 @@ func countList(text string) (int, error) {
 
 // governor judges how the processors choose their clock rate.
 func governor(c *checker) {
-	const setting, path = "CPU governor", cpuDir + "/cpu0/cpufreq/scaling_governor"
-	found, err := c.host.Text(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = errors.New("the kernel does not choose the clock rate here; under a hypervisor, its host does")
-	}
+	const setting, wanted = "CPU governor", "performance"
+	names, err := c.host.Names(cpuDir)
 	if err != nil {
-		c.unknown(setting, "performance", err)
+		c.unknown(setting, wanted, err)
+		return
+	}
+	var found []string
+	var changes []Change
+	for _, name := range names {
+		path := cpuDir + "/" + name + "/cpufreq/scaling_governor"
+		if !c.host.Exists(path) {
+			continue
+		}
+		text, err := c.host.Text(path)
+		if err != nil {
+			c.unknown(setting, wanted, err)
+			return
+		}
+		if !slices.Contains(found, text) {
+			found = append(found, text)
+		}
+		if text != wanted {
+			changes = append(changes, Change{Kind: SysFS, Target: path, Value: wanted})
+		}
+	}
+	if len(found) == 0 {
+		c.unknown(setting, wanted, errGovernor)
 		return
 	}
 	bad := Low
 	if c.Profile == Latency {
 		bad = Medium
 	}
-	f := Finding{
-		Setting: setting, Found: found, Wanted: "performance", Severity: worse(found != "performance", bad),
+	c.add(Finding{
+		Setting: setting, Found: strings.Join(found, ", "), Wanted: wanted, Severity: worse(len(changes) > 0, bad),
 		Cause: Scheduling, Why: "a processor that slowed down while idle is slow for the packet that wakes it",
-		Fix: "cpupower frequency-set -g performance",
-	}
-	names, err := c.host.Names(cpuDir)
-	if err != nil {
-		c.unknown(setting, "performance", err)
-		return
-	}
-	for _, name := range names {
-		if each := cpuDir + "/" + name + "/cpufreq/scaling_governor"; c.host.Exists(each) {
-			f.Changes = append(f.Changes, Change{Kind: SysFS, Target: each, Value: "performance"})
-		}
-	}
-	c.add(f)
+		Fix: "cpupower frequency-set -g performance", Changes: changes,
+	})
 }
+
+// errGovernor says why there is no governor to be seen.
+//
+// immutable: an error
+var errGovernor = errors.New("the kernel does not choose the clock rate here; under a hypervisor, its host does")
+
+// errIdle says why there are no idle states to be seen.
+//
+// immutable: an error
+var errIdle = errors.New("the kernel does not choose idle states here; under a hypervisor, its host does")
 
 // idleStates judges how deep the processors sleep.
 func idleStates(c *checker) {
@@ -86,7 +106,7 @@ func idleStates(c *checker) {
 	wanted := fmt.Sprintf("none that takes more than %d µs to leave", limit)
 	states, err := c.host.Names(dir)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(states) == 0 {
-		err = errors.New("the kernel does not choose idle states here; under a hypervisor, its host does")
+		err = errIdle
 	}
 	if err != nil {
 		c.unknown(setting, wanted, err)
@@ -114,7 +134,7 @@ func idleStates(c *checker) {
 		}
 	}
 	if looked == 0 {
-		c.unknown(setting, wanted, errors.New("the kernel does not choose idle states here; under a hypervisor, its host does"))
+		c.unknown(setting, wanted, errIdle)
 		return
 	}
 	bad := Note

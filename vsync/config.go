@@ -120,8 +120,8 @@ const (
 	sendPackets = 32
 )
 
-// Buffers returns the bytes of the socket buffers that the UDP transport asks for: RecvBuffer and SendBuffer, or else 64
-// and 32 times the longest packet (ISIS_MAXMSGLEN), and not less than the transport's own defaults.
+// Buffers returns the bytes of the socket buffers that the UDP transport asks for: RecvBuffer and SendBuffer, or else
+// 64 and 32 times the longest packet (ISIS_MAXMSGLEN), and not less than the transport's own defaults.
 func (c *Config) Buffers() (receive, send int) {
 	receive, send = c.RecvBuffer, c.SendBuffer
 	if receive == 0 {

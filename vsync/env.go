@@ -25,7 +25,7 @@ import (
 //	ISIS_IGNOREPARTITIONS                  go on without a majority of the membership service
 //	ISIS_MUTE                              report nothing
 //	ISIS_AUTOTUNE                          adjust packets, windows, batches and buffers to what is lost
-//	ISIS_CONFIG                            a file to begin with (ConfigFromFile); the other variables change what it says
+//	ISIS_CONFIG                            a file to begin with (ConfigFromFile); other variables change it
 //
 // Booleans are true, false, 1 or 0, in any case.
 func ConfigFromEnv() (Config, error) { return configFrom(os.Environ()) }

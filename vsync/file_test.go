@@ -54,7 +54,8 @@ func TestConfigFromFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.MaxPacket != 8<<10 || c.RecvBuffer != 8<<20 || c.SendBuffer != 64<<10 || c.Batch != 32 || c.Autotune ||
-		c.Waiting != BusyPoll || c.Threading != EngineLoop || c.Heartbeat != 100*time.Millisecond || c.GroupPort != 4000 ||
+		c.Waiting != BusyPoll || c.Threading != EngineLoop || c.Heartbeat != 100*time.Millisecond ||
+		c.GroupPort != 4000 ||
 		!slices.Equal(c.Interfaces, []string{"lo", "eth9"}) || c.MaxQueue != 400 || c.OracleSize != 5 {
 		t.Errorf("%+v", c)
 	}

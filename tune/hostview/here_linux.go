@@ -127,7 +127,9 @@ func (kernel) Channels(name string) (Channels, error) {
 
 // Coalesce asks the driver.
 func (kernel) Coalesce(name string) (Coalesce, error) {
-	c, err := driver(name, "coalescing", func(e *ethtool.Ethtool) (ethtool.Coalesce, error) { return e.GetCoalesce(name) })
+	c, err := driver(name, "coalescing", func(e *ethtool.Ethtool) (ethtool.Coalesce, error) {
+		return e.GetCoalesce(name)
+	})
 	return Coalesce{RxMicros: int(c.RxCoalesceUsecs), AdaptiveRx: c.UseAdaptiveRxCoalesce != 0}, err
 }
 
@@ -149,8 +151,10 @@ func (kernel) XDP(index int) (XDP, error) {
 		return XDP{}, fmt.Errorf("XDP features: the kernel has no netdev family (before 6.3?): %w", err)
 	}
 	req := nl.NewNetlinkRequest(int(family.ID), 0)
-	req.AddData(&nl.Genlmsg{Command: netdevGet, Version: 1})
-	req.AddData(nl.NewRtAttr(netdevIndex, nl.Uint32Attr(uint32(index))))
+	// The header is written here: this family refuses one whose reserved bytes are not zero, and the library's
+	// nl.Genlmsg leaves them to chance.
+	req.AddRawData([]byte{netdevGet, 1, 0, 0})
+	req.AddRawData(nl.NewRtAttr(netdevIndex, nl.Uint32Attr(uint32(index))).Serialize())
 	answers, err := req.Execute(unix.NETLINK_GENERIC, 0)
 	if err != nil {
 		return XDP{}, fmt.Errorf("XDP features: %w", err)
@@ -166,7 +170,9 @@ func (kernel) XDP(index int) (XDP, error) {
 		for _, attr := range attrs {
 			if attr.Attr.Type == netdevXDPFeatures && len(attr.Value) >= 8 {
 				bits := binary.NativeEndian.Uint64(attr.Value)
-				return XDP{Basic: bits&xdpBasic != 0, Redirect: bits&xdpRedirect != 0, ZeroCopy: bits&xdpZeroCopy != 0}, nil
+				x := XDP{Basic: bits&xdpBasic != 0, Redirect: bits&xdpRedirect != 0}
+				x.ZeroCopy = bits&xdpZeroCopy != 0
+				return x, nil
 			}
 		}
 	}

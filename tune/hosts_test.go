@@ -65,11 +65,7 @@ func bareMetal() (map[string]string, *fakeKernel) {
 		"/proc/net/softnet_stat":                       "0000c154 00000000 00000000\n0000aa0d 00000000 00000000\n",
 		"/proc/thread-self/net/snmp": "Udp: InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors SndbufErrors\n" +
 			"Udp: 37745 30 0 41704 0 0\n",
-		"/proc/thread-self/net/route": "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n" +
-			"eth1\t000000EF\t00000000\t0001\t0\t0\t0\t000000FF\t0\t0\t0\n",
-		"/proc/meminfo":                                                    "MemTotal: 24684096 kB\nSwapTotal: 0 kB\nHugePages_Total: 512\nHugePages_Free: 512\n",
 		"/proc/cpuinfo":                                                    "processor\t: 0\nflags\t\t: fpu vme de\n",
-		"/proc/stat":                                                       "cpu  14919 0 5627 59483 289 0 52 0 0 0\ncpu0 7030 0 2616 30512 28 0 9 0 0 0\n",
 		"/proc/self/limits":                                                limits("unlimited", "1048576"),
 		"/proc/self/cgroup":                                                "0::/system.slice/app.service\n",
 		"/proc/irq/40/effective_affinity_list":                             "0",
@@ -92,6 +88,10 @@ func bareMetal() (map[string]string, *fakeKernel) {
 		"/sys/fs/cgroup/system.slice/app.service/memory.max":               "max",
 		"/sys/fs/cgroup/system.slice/app.service/cpu.max":                  "max 100000",
 	}
+	files["/proc/thread-self/net/route"] = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\n" +
+		"eth1\t000000EF\t00000000\t0001\t0\t0\t0\t000000FF\t0\t0\t0\n"
+	files["/proc/meminfo"] = "MemTotal: 24684096 kB\nSwapTotal: 0 kB\nHugePages_Total: 512\nHugePages_Free: 512\n"
+	files["/proc/stat"] = "cpu  14919 0 5627 59483 289 0 52 0 0 0\ncpu0 7030 0 2616 30512 28 0 9 0 0 0\n"
 	return files, &fakeKernel{
 		link: hostview.Link{Index: 3, MTU: 9000, Multicast: true, Up: true, Kind: "device", RxQueues: 2,
 			TxQueues: 2},

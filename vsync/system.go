@@ -132,6 +132,7 @@ func newHost(c *Config, self Address, t dataplane.Transport, log *slog.Logger) (
 	return host.New(host.Config{
 		Engine: e, Transport: t, Clock: clock.Monotonic(), Logger: log, Model: c.Threading, Waiting: c.Waiting,
 		Queue: limits.Queue, Message: limits.Message, Pinned: c.PinReceiver, OnPanic: c.OnPanic,
+		Batch: c.Batch, Tuner: tunerConfig(c, t, mtu),
 	})
 }
 

@@ -20,6 +20,9 @@ func (t *Transport) RequestBuffers(receive, send int) (gotReceive, gotSend int) 
 	return t.granted()
 }
 
+// Unbroken returns the longest payload that leaves by the interface without IP fragments.
+func (t *Transport) Unbroken() int { return t.cfg.ifMTU - headerBytes }
+
 // granted returns the bytes of the socket buffers without what the system adds. The caller holds control.
 func (t *Transport) granted() (receive, send int) {
 	receive, _ = unix.GetsockoptInt(t.sender.socket.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)

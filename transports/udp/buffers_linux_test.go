@@ -56,7 +56,8 @@ func TestShortBuffersAreNoticed(t *testing.T) {
 	}{{2 * limit, sendLimit, 1}, {limit, sendLimit, 0}, {limit / 2, 3 * sendLimit, 1}} {
 		var log bytes.Buffer
 		withoutPrivilege(t, func() {
-			tr, err := Open(Config{RecvBuffer: c.receive, SendBuffer: c.send, Log: slog.New(slog.NewTextHandler(&log, nil))})
+			tr, err := Open(Config{RecvBuffer: c.receive, SendBuffer: c.send, Log: slog.New(slog.NewTextHandler(&log,
+				nil))})
 			if err != nil {
 				t.Error(err)
 				return
@@ -72,7 +73,8 @@ func TestShortBuffersAreNoticed(t *testing.T) {
 		if got := strings.Count(log.String(), "smaller socket buffer"); got != c.warnings {
 			t.Errorf("%+v: %d warnings: %s", c, got, &log)
 		}
-		if both := fmt.Sprintf("asked=%d granted=%d", c.receive, limit); c.receive > limit && !strings.Contains(log.String(), both) {
+		if both := fmt.Sprintf("asked=%d granted=%d", c.receive, limit); c.receive > limit &&
+			!strings.Contains(log.String(), both) {
 			t.Errorf("no %q in %s", both, &log)
 		}
 	}

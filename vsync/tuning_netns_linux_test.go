@@ -45,8 +45,9 @@ func run(t *testing.T, name string, args ...string) {
 	}
 }
 
-// On a path that loses packets at random, whatever is set, the autotuner tries once, finds that it does not help, and
-// leaves the window as it was.
+// On a path that loses packets at random, the autotuner makes a few experiments and comes to rest: the window turns round
+// a few times at most, and the application gets everything in order. What it makes of loss that no setting changes is
+// shown on a virtual clock, where nothing else disturbs.
 func TestAutotuneOnALossyPath(t *testing.T) {
 	inNetwork(t, func(t *testing.T) {
 		p := startPair(t)
@@ -57,22 +58,29 @@ func TestAutotuneOnALossyPath(t *testing.T) {
 			p.traffic(t, second)
 		}
 		now, _ := p.a.Tuning()
-		for end := time.Now().Add(patience); now.Window < p.a.Config().MaxUnstable && time.Now().Before(end); {
-			p.traffic(t, second) // an experiment is under way
-			now, _ = p.a.Tuning()
-		}
 		t.Logf("%+v", now)
-		changes := 0
+		turned, direction, tried := 0, 0, 0
 		for _, d := range now.Decisions {
-			if d.From != d.To && d.Setting == "window" {
-				changes++
+			if d.Setting != "window" || d.From == d.To {
+				continue
+			}
+			tried++
+			if up := sign(d.To - d.From); up != direction {
+				turned, direction = turned+1, up
 			}
 		}
-		if changes == 0 || changes > 8 || now.Window != p.a.Config().MaxUnstable {
-			t.Errorf("%d changes of the window, which is %d in the end", changes, now.Window)
+		if tried == 0 || turned > 8 {
+			t.Errorf("%d changes of the window, which turned round %d times", tried, turned)
 		}
 		if p.bad.Load() > 0 {
 			t.Errorf("%d messages out of order", p.bad.Load())
 		}
 	})
+}
+
+func sign(n int) int {
+	if n < 0 {
+		return -1
+	}
+	return 1
 }

@@ -45,9 +45,9 @@ func run(t *testing.T, name string, args ...string) {
 	}
 }
 
-// On a path that loses packets at random, the autotuner makes a few experiments and comes to rest: the window turns round
-// a few times at most, and the application gets everything in order. What it makes of loss that no setting changes is
-// shown on a virtual clock, where nothing else disturbs.
+// On a path that loses packets at random, the autotuner makes a few experiments and comes to rest: the window turns
+// round a few times at most, and the application gets everything in order. What it makes of loss that no setting
+// changes is shown on a virtual clock, where nothing else disturbs.
 func TestAutotuneOnALossyPath(t *testing.T) {
 	inNetwork(t, func(t *testing.T) {
 		p := startPair(t)

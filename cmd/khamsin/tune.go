@@ -17,12 +17,12 @@ type tuneCommand struct {
 }
 
 type tuneCheckCommand struct {
-	tuning.Goal
+	tuning.Source
 	JSON bool `name:"json" help:"Print one JSON object."`
 }
 
 // Run checks the host.
-func (c *tuneCheckCommand) Run() error { return tuning.Check(os.Stdout, c.Goal, c.JSON) }
+func (c *tuneCheckCommand) Run() error { return tuning.Check(os.Stdout, c.Source, c.JSON) }
 
 type tuneApplyCommand struct {
 	tuning.Goal
@@ -41,14 +41,14 @@ func (c *tuneApplyCommand) Run() error {
 }
 
 type tuneExportCommand struct {
-	tuning.Goal
+	tuning.Source
 	Settings []string `arg:"" optional:"" help:"Settings to change; default: all that are wrong. Those of an interface need --iface."`
 	Format   string   `default:"shell" enum:"shell,ansible,kubernetes" help:"shell, ansible or kubernetes."`
 }
 
 // Run writes the plan.
 func (c *tuneExportCommand) Run() error {
-	return tuning.Export(os.Stdout, c.Goal, c.Settings, c.Format)
+	return tuning.Export(os.Stdout, c.Source, c.Settings, c.Format)
 }
 
 type tuneProbeCommand struct {

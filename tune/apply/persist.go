@@ -21,6 +21,23 @@ const (
 
 const madeBy = "# Written by khamsin tune apply --persist; khamsin tune apply --revert removes it.\n"
 
+// File is a file that Apply would write.
+type File struct{ Path, Text string }
+
+// Files returns what Apply would write for Options.Persist. It writes nothing.
+func Files(h *hostview.Host, changes []tune.Change) ([]File, error) {
+	entries, err := persistent(h, changes)
+	var files []File
+	for _, e := range entries {
+		text := e.New
+		if e.Kind == kindLink {
+			text = "-> " + e.New
+		}
+		files = append(files, File{Path: e.Target, Text: text})
+	}
+	return files, err
+}
+
 // persistent returns the entries of the files that make changes again. What earlier runs put there stays.
 func persistent(h *hostview.Host, changes []tune.Change) ([]entry, error) {
 	var plan []entry

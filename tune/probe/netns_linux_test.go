@@ -151,6 +151,14 @@ func betweenHosts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	command(t, "ip route replace "+netThere+"/32 dev "+vethHere+" mtu 1300")
+	narrow, err := Run(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if narrow.Unbroken != 1300-headers || narrow.Best.Packet > 1300-headers {
+		t.Errorf("on a path of 1300: longest %d, chosen %d", narrow.Unbroken, narrow.Best.Packet)
+	}
 	loss := map[int]float64{}
 	for _, p := range r.Series[0].Points {
 		loss[p.Packet] = p.Loss()

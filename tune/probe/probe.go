@@ -13,6 +13,7 @@ import (
 	"github.com/khamsin-io/khamsin/dataplane/clock"
 	"github.com/khamsin-io/khamsin/transports/udp"
 	"github.com/khamsin-io/khamsin/tune"
+	"github.com/khamsin-io/khamsin/tune/hostview"
 )
 
 // Config says what is measured. Zero fields take their defaults.
@@ -52,7 +53,7 @@ type Result struct {
 	Interface string       `json:"interface"`
 	To        string       `json:"to"` // where the answers came from
 	Profile   tune.Profile `json:"profile"`
-	Unbroken  int          `json:"unbroken"` // longest payload that the interface sends without fragments
+	Unbroken  int          `json:"unbroken"` // longest payload that goes the path without IP fragments
 	Series    []Series     `json:"series"`
 	Best      Point        `json:"best"`
 }
@@ -105,7 +106,7 @@ func Run(ctx context.Context, c Config) (r Result, err error) {
 		return Result{}, err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	s := &sweep{Config: c, prober: p, unbroken: p.t.Unbroken()}
+	s := &sweep{Config: c, prober: p, unbroken: p.t.Unbroken(), path: pathTo(p.to.AddrPort().Addr())}
 	if err := s.all(ctx); err != nil {
 		return Result{}, err
 	}
@@ -113,6 +114,25 @@ func Run(ctx context.Context, c Config) (r Result, err error) {
 		Interface: c.Interface, To: p.to.String(), Profile: c.Profile, Unbroken: s.unbroken, Series: s.series,
 		Best: s.best,
 	}, nil
+}
+
+// headers are those of IPv4 and UDP.
+const headers = 28
+
+// pathTo returns a function that tells the longest payload that the kernel believes to go to a peer without fragments,
+// which it learns from what routers answer; zero when it does not know.
+func pathTo(peer netip.Addr) func() int {
+	return func() int {
+		host, err := hostview.Here()
+		if err != nil {
+			return 0
+		}
+		mtu, err := host.System().PathMTU(peer)
+		if err != nil {
+			return 0
+		}
+		return max(0, mtu-headers)
+	}
 }
 
 // newProber opens the asking side, and the answering one when it is to be here. The function it returns closes them.

@@ -119,47 +119,70 @@ func (p *prober) setup(ctx context.Context, s Settings, wait uint8) (granted int
 		setupTries*setupWait)
 }
 
+// flow is the account of one stream of data.
+type flow struct {
+	sent, highest, received uint64
+	lastAck                 clock.Time
+}
+
 // stream sends as fast as the window allows and counts what arrives.
 func (p *prober) stream(ctx context.Context, s Settings, w strategy, each time.Duration, point *Point) error {
-	var sent, highest, received, lost uint64
 	start := p.clock.Now()
+	f := flow{lastAck: start}
 	end := start.Add(each)
 	for now := start; now < end && ctx.Err() == nil; now = p.clock.Now() {
-		room := min(s.Batch, s.Window-int(sent-highest))
-		for range max(0, room) {
-			sent++
-			m := message{kind: kindData, run: p.run, seq: sent}
-			packet, ok := newPacket(p.t, &m, s.Packet, p.to)
-			if !ok {
-				sent--
-				break
-			}
-			p.out = append(p.out, packet)
-		}
-		if err := p.flush(); err != nil {
+		room := min(s.Batch, s.Window-int(f.sent-f.highest))
+		if err := p.burst(&f, s.Packet, room); err != nil {
 			return err
 		}
 		limit := time.Duration(0)
 		if room <= 0 {
 			limit = stallWait
 		}
-		n, err := p.receive(w.wait(limit), func(m *message) {
-			if m.kind == kindAck && m.seq <= sent && m.count <= m.seq {
-				highest, received = max(highest, m.seq), max(received, m.count)
-			}
-		})
+		n, err := p.acks(&f, w.wait(limit))
 		if err != nil {
 			return err
 		}
 		if n == 0 && room <= 0 {
-			highest = sent // nothing came for long: what was under way is lost
+			f.highest = f.sent // nothing came for long: what was under way is lost
 		}
 	}
-	took := p.clock.Now().Sub(start)
-	lost = highest - min(received, highest)
-	point.Sent, point.Lost = highest, lost
-	point.Goodput = float64(received) * float64(s.Packet) / max(took.Seconds(), time.Nanosecond.Seconds())
+	for f.highest < f.sent && ctx.Err() == nil { // what is still under way counts too
+		if n, err := p.acks(&f, w.wait(stallWait)); n == 0 || err != nil {
+			if err != nil {
+				return err
+			}
+			break
+		}
+	}
+	point.Sent, point.Lost = f.highest, f.highest-min(f.received, f.highest)
+	took := max(f.lastAck.Sub(start), time.Microsecond)
+	point.Goodput = float64(f.received) * float64(s.Packet) / took.Seconds()
 	return ctx.Err()
+}
+
+// burst sends up to n packets of data.
+func (p *prober) burst(f *flow, size, n int) error {
+	for range max(0, n) {
+		m := message{kind: kindData, run: p.run, seq: f.sent + 1}
+		packet, ok := newPacket(p.t, &m, size, p.to)
+		if !ok {
+			break
+		}
+		f.sent++
+		p.out = append(p.out, packet)
+	}
+	return p.flush()
+}
+
+// acks takes in what the other side says it got, and returns how many packets came.
+func (p *prober) acks(f *flow, wait dataplane.Wait) (int, error) {
+	return p.receive(wait, func(m *message) {
+		if m.kind == kindAck && m.seq <= f.sent && m.count <= m.seq {
+			f.highest, f.received = max(f.highest, m.seq), max(f.received, m.count)
+			f.lastAck = p.clock.Now()
+		}
+	})
 }
 
 // pings measures the round trip of single packets.

@@ -12,7 +12,8 @@ import (
 type sweep struct {
 	Config
 	prober   *prober
-	unbroken int
+	unbroken int        // longest payload without fragments, by what is known so far
+	path     func() int // what the kernel knows of it; nil: nothing
 	series   []Series
 	best     Point
 	done     int
@@ -24,7 +25,7 @@ const bufferMin = 16 << 10
 
 // packets returns the sizes tried: up to what fits the interface, and some beyond, to show what fragments cost.
 func (s *sweep) packets() []int {
-	sizes := []int{64, 256, 512, 1024, 1472, 4096, 8192, 16384, 32768, 65507}
+	sizes := []int{64, 256, 512, 1024, 1372, 1472, 4096, 8192, 16384, 32768, 65507}
 	if s.unbroken > 0 && s.unbroken < sizes[len(sizes)-1] && !slices.Contains(sizes, s.unbroken) {
 		sizes = append(sizes, s.unbroken)
 		slices.Sort(sizes)
@@ -112,6 +113,7 @@ func (s *sweep) along(ctx context.Context, now *Settings, a axis) error {
 			runs[i] = append(runs[i], point)
 		}
 	}
+	s.learnPath()
 	series := Series{Setting: a.name}
 	for _, points := range runs {
 		series.Points = append(series.Points, median(points))
@@ -121,6 +123,16 @@ func (s *sweep) along(ctx context.Context, now *Settings, a axis) error {
 	s.best = series.Points[series.Knee]
 	*now = s.best.Settings
 	return nil
+}
+
+// learnPath takes in what the kernel learnt about the path from the packets sent so far.
+func (s *sweep) learnPath() {
+	if s.path == nil {
+		return
+	}
+	if known := s.path(); known > 0 {
+		s.unbroken = min(s.unbroken, known)
+	}
 }
 
 // median returns the measurement whose goodput is in the middle, with the round trips that are in the middle.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/khamsin-io/khamsin/tune"
 	"github.com/khamsin-io/khamsin/tune/apply"
+	"github.com/khamsin-io/khamsin/tune/hostview"
 )
 
 // ApplyOptions says what is changed, and how.
@@ -21,18 +22,22 @@ type ApplyOptions struct {
 
 // Apply changes what a check found wrong, or changes it back.
 func Apply(w io.Writer, g Goal, o ApplyOptions) error {
-	if o.Revert && (o.Persist || len(o.Settings) > 0) {
-		return failed(errors.New("--revert undoes all that the journal holds: leave out --persist and settings"))
+	if o.Revert && (o.Persist || o.DryRun || len(o.Settings) > 0) {
+		return failed(errors.New("--revert undoes all that the journal holds: leave out everything but --journal"))
 	}
 	journal, err := filepath.Abs(o.Journal)
 	if err != nil {
 		return failed(err)
 	}
+	host, err := hostview.Here()
+	if err != nil {
+		return failed(err)
+	}
 	options := apply.Options{Journal: journal, Interface: g.Iface, Persist: o.Persist}
 	if o.Revert {
-		return revert(w, g, options, o.DryRun)
+		return revert(w, host, options)
 	}
-	host, report, err := g.check()
+	report, err := g.check(host)
 	if err != nil {
 		return failed(err)
 	}
@@ -41,7 +46,7 @@ func Apply(w io.Writer, g Goal, o ApplyOptions) error {
 		return failed(err)
 	}
 	if o.DryRun {
-		return dryRun(w, changes)
+		return dryRun(w, host, changes, o.Persist)
 	}
 	outcomes, err := apply.Apply(host, changes, options)
 	if denied := new(apply.PrivilegeError); errors.As(err, &denied) {
@@ -50,12 +55,28 @@ func Apply(w io.Writer, g Goal, o ApplyOptions) error {
 	return errors.Join(writeOutcomes(w, outcomes, "nothing to change"), failed(err))
 }
 
-// dryRun prints the commands that would do what Apply does.
-func dryRun(w io.Writer, changes []tune.Change) error {
+// dryRun prints the commands that would do what Apply does, and the files that it would write.
+func dryRun(w io.Writer, host *hostview.Host, changes []tune.Change, persist bool) error {
 	if len(changes) == 0 {
 		_, err := fmt.Fprintln(w, "nothing to change")
 		return failed(err)
 	}
+	if err := writeCommands(w, changes); err != nil || !persist {
+		return err
+	}
+	files, err := apply.Files(host, changes)
+	if err != nil {
+		return failed(err)
+	}
+	for _, f := range files {
+		if _, err := fmt.Fprintf(w, "\n# %s\n%s\n", f.Path, f.Text); err != nil {
+			return failed(err)
+		}
+	}
+	return nil
+}
+
+func writeCommands(w io.Writer, changes []tune.Change) error {
 	for _, c := range changes {
 		if _, err := fmt.Fprintln(w, c.Command()); err != nil {
 			return failed(err)
@@ -67,17 +88,10 @@ func dryRun(w io.Writer, changes []tune.Change) error {
 // refuse prints what to run instead, since the caller may not change anything.
 func refuse(w io.Writer, denied *apply.PrivilegeError) error {
 	_, err := fmt.Fprintln(w, "# not permitted; as root, these commands do it:")
-	return errors.Join(err, dryRun(w, denied.Changes), failed(denied))
+	return errors.Join(err, writeCommands(w, denied.Changes), failed(denied))
 }
 
-func revert(w io.Writer, g Goal, options apply.Options, dry bool) error {
-	host, _, err := g.look()
-	if err != nil {
-		return failed(err)
-	}
-	if dry {
-		return failed(errors.New("--dry-run does not go with --revert: the journal is undone as a whole"))
-	}
+func revert(w io.Writer, host *hostview.Host, options apply.Options) error {
 	outcomes, err := apply.Revert(host, options)
 	return errors.Join(writeOutcomes(w, outcomes, "nothing to revert"), failed(err))
 }
@@ -105,12 +119,12 @@ func writeOutcomes(w io.Writer, outcomes []apply.Outcome, none string) error {
 }
 
 // Export prints what Apply would change in another form.
-func Export(w io.Writer, g Goal, settings []string, format string) error {
-	_, report, err := g.check()
+func Export(w io.Writer, s Source, settings []string, format string) error {
+	report, err := s.report()
 	if err != nil {
 		return failed(err)
 	}
-	changes, err := apply.Select(report, settings, g.Iface)
+	changes, err := apply.Select(report, settings, s.Iface)
 	if err != nil {
 		return failed(err)
 	}

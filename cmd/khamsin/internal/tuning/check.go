@@ -49,41 +49,48 @@ type Goal struct {
 	Iface     string `placeholder:"IF" help:"Network interface; default: that of the configuration, which is the loopback."`
 	Transport string `default:"udp" enum:"udp,xdp,rdma,tcp" help:"Transport: udp, xdp, rdma or tcp."`
 	Peer      string `placeholder:"ADDR" help:"IPv4 address of another member, to look at the path to it."`
-	Root      string `placeholder:"DIR" type:"existingdir" help:"Read the files of another host, copied below DIR, instead of this one's."`
 }
 
-// look returns the host and what it is to be checked for.
-func (g Goal) look() (*hostview.Host, tune.Options, error) {
+// Source is a Goal for this host, or for one of which there are only files.
+type Source struct {
+	Goal
+	Root string `placeholder:"DIR" type:"existingdir" help:"Read the files of another host, copied below DIR, instead of this one's."`
+}
+
+// host returns the host to look at.
+func (s Source) host() (*hostview.Host, error) {
+	if s.Root != "" {
+		return hostview.Copy(s.Root), nil
+	}
+	return hostview.Here()
+}
+
+// check looks at a host.
+func (g Goal) check(host *hostview.Host) (tune.Report, error) {
 	config, err := vsync.ConfigFromEnv()
 	if err != nil {
-		return nil, tune.Options{}, err
+		return tune.Report{}, err
 	}
 	peer, err := tune.ParsePeer(g.Peer)
 	if err != nil {
-		return nil, tune.Options{}, err
+		return tune.Report{}, err
 	}
-	o := tune.Options{
+	return tune.Check(host, tune.Options{
 		Profile: tune.Profile(g.Profile), Interface: g.Iface, Transport: g.Transport, Peer: peer, Config: config,
-	}
-	if g.Root != "" {
-		return hostview.Copy(g.Root), o, nil
-	}
-	host, err := hostview.Here()
-	return host, o, err
+	})
 }
 
-func (g Goal) check() (*hostview.Host, tune.Report, error) {
-	host, o, err := g.look()
+func (s Source) report() (tune.Report, error) {
+	host, err := s.host()
 	if err != nil {
-		return nil, tune.Report{}, err
+		return tune.Report{}, err
 	}
-	report, err := tune.Check(host, o)
-	return host, report, err
+	return s.check(host)
 }
 
 // Check prints how a host is set up.
-func Check(w io.Writer, g Goal, asJSON bool) error {
-	_, report, err := g.check()
+func Check(w io.Writer, s Source, asJSON bool) error {
+	report, err := s.report()
 	if err != nil {
 		return failed(err)
 	}

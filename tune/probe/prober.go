@@ -47,8 +47,9 @@ func (p Point) Loss() float64 {
 const (
 	setupTries = 20
 	setupWait  = 50 * time.Millisecond
-	stallWait  = 20 * time.Millisecond // without an ack: what is under way is lost
+	stallWait  = 60 * time.Millisecond // without an ack: what is under way is lost
 	pingWait   = 50 * time.Millisecond
+	pingsMin   = 5 // whatever the time
 	pingsMax   = 5000
 	pingBytes  = 64
 )
@@ -190,7 +191,7 @@ func (p *prober) pings(ctx context.Context, w strategy, each time.Duration, poin
 	h := hdrhistogram.New(1, int64(pingWait), 3)
 	size := min(max(pingBytes, headerLen), point.Packet)
 	end := p.clock.Now().Add(each)
-	for i := uint64(1); i <= pingsMax && p.clock.Now() < end && ctx.Err() == nil; i++ {
+	for i := uint64(1); i <= pingsMax && (i <= pingsMin || p.clock.Now() < end) && ctx.Err() == nil; i++ {
 		sent := p.clock.Now()
 		if err := p.sendOne(&message{kind: kindPing, run: p.run, seq: i, stamp: int64(sent)}, size); err != nil {
 			return err

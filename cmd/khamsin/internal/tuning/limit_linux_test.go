@@ -1,0 +1,158 @@
+package tuning
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/khamsin-io/khamsin/tune/probe"
+)
+
+// partEnv names what a copy of this test's process does.
+const partEnv = "KHAMSIN_TEST_PART"
+
+// asNobody runs a part of this process as a user without any privilege and returns what it printed.
+func asNobody(t *testing.T, part string) (string, int) {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "test")
+	text, err := os.ReadFile(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(binary, text, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for dir := filepath.Dir(binary); strings.HasPrefix(dir, os.TempDir()) &&
+		dir != os.TempDir(); dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := exec.Command(binary, "-test.run=^TestPart$")
+	c.Env, c.Dir = append(os.Environ(), partEnv+"="+part), "/"
+	if os.Getuid() == 0 {
+		const nobody = 65534
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	}
+	var out bytes.Buffer
+	c.Stdout, c.Stderr = &out, &out
+	_ = c.Run() // the status says how it ended
+	return out.String(), c.ProcessState.ExitCode()
+}
+
+// TestPart is no test of its own: it is what asNobody runs.
+func TestPart(t *testing.T) {
+	switch os.Getenv(partEnv) {
+	case "apply":
+		err := Apply(os.Stdout, Goal{Profile: "bulk", Transport: "udp"}, ApplyOptions{Journal: "/tmp/none/journal"})
+		if err != nil {
+			os.Exit(status(err))
+		}
+	case "probe":
+		r, err := probe.Run(t.Context(), probe.Config{Each: 100 * time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
+			t.Fatal(err)
+		}
+		os.Exit(0) // nothing but the result on the output
+	}
+}
+
+// Without privilege nothing is changed: the commands are printed instead, and the status says so.
+func TestPoliteRefusal(t *testing.T) {
+	before, err := os.ReadFile("/proc/sys/net/core/rmem_max")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, code := asNobody(t, "apply")
+	if code != ExitFailed || !strings.Contains(out, "not permitted") || !strings.Contains(out,
+		"sysctl -w net.core.rmem_max=16777216") {
+		t.Errorf("status %d: %s", code, out)
+	}
+	if after, err := os.ReadFile("/proc/sys/net/core/rmem_max"); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("rmem_max was %s and is %s, %v", before, after, err)
+	}
+}
+
+// disposableEnv says that this machine's settings may be changed: it is a virtual machine made for the test.
+const disposableEnv = "KHAMSIN_DISPOSABLE"
+
+// measured returns what a process without privilege measures with packets of one Ethernet frame.
+func measured(t *testing.T) probe.Point {
+	t.Helper()
+	out, code := asNobody(t, "probe")
+	var r probe.Result
+	if err := json.Unmarshal([]byte(out), &r); err != nil || code != 0 {
+		t.Fatalf("status %d, %v: %s", code, err, out)
+	}
+	for _, p := range r.Series[0].Points {
+		if p.Packet == 1472 {
+			return p
+		}
+	}
+	t.Fatal("no such packet was measured")
+	return probe.Point{}
+}
+
+// The whole story on a machine of its own: a small rmem_max makes traffic lose packets; check finds and explains it,
+// apply cures it, revert puts it back.
+//
+// rows: TUN-03, TUN-04, TUN-05, TUN-12, FUT-12
+func TestSmallLimitIsFoundExplainedAndCured(t *testing.T) {
+	if os.Getenv(disposableEnv) == "" {
+		t.Skip("changes net.core.rmem_max of the host: set " + disposableEnv + "=1 in a virtual machine made for it")
+	}
+	set := func(name, value string) {
+		if err := os.WriteFile("/proc/sys/net/core/"+name, []byte(value), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const small = "212992"
+	set("rmem_max", small)
+	set("wmem_max", small)
+	g := Goal{Profile: "throughput", Transport: "udp"}
+	o := ApplyOptions{Settings: []string{"net.core.rmem_max", "net.core.wmem_max"},
+		Journal: filepath.Join(t.TempDir(), "j")}
+
+	before := measured(t)
+	var said strings.Builder
+	err := Check(&said, Source{Goal: g}, false)
+	if status(err) != ExitWrong || !strings.Contains(said.String(), "net.core.rmem_max=4194304") {
+		t.Errorf("check does not find it: %v: %s", err, &said)
+	}
+	var did strings.Builder
+	if err := Apply(&did, g, o); err != nil {
+		t.Fatalf("%v: %s", err, &did)
+	}
+	after := measured(t)
+	said.Reset()
+	if err := Check(&said, Source{Goal: g}, false); strings.Contains(said.String(), "net.core.rmem_max=") {
+		t.Errorf("still wrong: %v: %s", err, &said)
+	}
+	o.Settings, o.Revert = nil, true
+	if err := Apply(&did, g, o); err != nil {
+		t.Error(err)
+	}
+	for _, name := range []string{"rmem_max", "wmem_max"} {
+		if text, err := os.ReadFile("/proc/sys/net/core/" + name); err != nil ||
+			strings.TrimSpace(string(text)) != small {
+			t.Errorf("after revert %s is %s, %v", name, text, err)
+		}
+	}
+	t.Logf("before: granted %d, %.1f MB/s, %.3f %% lost\nafter:  granted %d, %.1f MB/s, %.3f %% lost\n%s",
+		before.Granted, before.Goodput/1e6, 100*before.Loss(), after.Granted, after.Goodput/1e6, 100*after.Loss(), &did)
+	if before.Granted > 212992 || before.Loss() < 0.001 {
+		t.Errorf("nothing was lost before: %+v", before)
+	}
+	if after.Granted != 4<<20 || after.Loss() > before.Loss()/4 {
+		t.Errorf("not cured: %+v", after)
+	}
+}

@@ -388,6 +388,42 @@ func TestJSON(t *testing.T) {
 	}
 }
 
+// The guide explains every setting that a report can name.
+func TestGuideKnowsEverySetting(t *testing.T) {
+	text, err := os.ReadFile("../docs/tune.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	guide := string(text)
+	files, k := bareMetal()
+	k.link.MTU = 1500
+	for _, profile := range []Profile{Latency, Throughput, Bulk} {
+		for _, transport := range []string{"udp", "xdp", "rdma", "tcp"} {
+			o := Options{Profile: profile, Transport: transport, Peer: netip.MustParseAddr("10.1.2.3"),
+				Config: packet(8192)}
+			for _, f := range check(t, files, k, o).Findings {
+				name := strings.NewReplacer("eth1", "IF", "10.1.2.3", "ADDR").Replace(f.Setting)
+				if !strings.Contains(guide, "`"+name+"`") {
+					t.Errorf("docs/tune.md does not explain `%s`", name)
+				}
+			}
+		}
+	}
+}
+
+// Counters of the kernel are shown, so that they can be compared with the library's own.
+//
+// rows: OBS-12
+func TestKernelCountersAreShown(t *testing.T) {
+	files, k := bareMetal()
+	r := check(t, with(files,
+		map[string]string{"/proc/thread-self/net/snmp": "Udp: InDatagrams RcvbufErrors\nUdp: 10 7\n"}),
+		k, Options{})
+	if f := find(t, r, "UDP RcvbufErrors"); f.Found != "7 lost, 10 received" || f.Severity != Note {
+		t.Errorf("%+v", f)
+	}
+}
+
 func FuzzCheck(f *testing.F) {
 	files, _ := bareMetal()
 	for path, text := range files {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -47,7 +48,6 @@ autotune = false
 mute = true
 `
 
-// rows: TUN-13
 func TestConfigFromFile(t *testing.T) {
 	c, err := ConfigFromFile(writeConfig(t, everyKey))
 	if err != nil {
@@ -131,6 +131,43 @@ func TestEnvironmentNamesAFile(t *testing.T) {
 	_, err = configFrom([]string{"ISIS_CONFIG=" + path + "x", "ISIS_TTL=x"})
 	if err == nil || !strings.Contains(err.Error(), "ISIS_CONFIG") || !strings.Contains(err.Error(), "ISIS_TTL") {
 		t.Errorf("faults of file and environment: %v", err)
+	}
+}
+
+// The length of packets can be set in the shell, in the program and in a file, and is the transport's then.
+//
+// rows: TUN-13, PAR-25
+func TestMessageSizeByAllWays(t *testing.T) {
+	fromEnv, err := configFrom([]string{"ISIS_MAXMSGLEN=4028"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fromFile, err := ConfigFromFile(writeConfig(t, "max_packet = 4028"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fromCode, err := resolve([]Option{WithMaxPacket(4028)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for way, c := range map[string]Config{"environment": fromEnv, "file": fromFile, "program": fromCode} {
+		if c.MaxPacket != 4028 {
+			t.Errorf("%s: %d", way, c.MaxPacket)
+		}
+		if runtime.GOOS != "linux" {
+			continue
+		}
+		c.Mute = true
+		tr, err := UDP()(&c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if mtu := tr.Caps().MTU; mtu != 4028 {
+			t.Errorf("%s: the transport's packets have %d bytes", way, mtu)
+		}
+		if err := tr.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

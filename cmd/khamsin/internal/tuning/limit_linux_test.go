@@ -55,7 +55,7 @@ func TestPart(t *testing.T) {
 			os.Exit(status(err))
 		}
 	case "probe":
-		r, err := probe.Run(t.Context(), probe.Config{Each: 100 * time.Millisecond})
+		r, err := probe.Run(t.Context(), probe.Config{Each: 300 * time.Millisecond, Rounds: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -85,7 +85,7 @@ func TestPoliteRefusal(t *testing.T) {
 // disposableEnv says that this machine's settings may be changed: it is a virtual machine made for the test.
 const disposableEnv = "KHAMSIN_DISPOSABLE"
 
-// measured returns what a process without privilege measures with packets of one Ethernet frame.
+// measured returns what a process without privilege measures with packets of 8 KiB, which fit the loopback.
 func measured(t *testing.T) probe.Point {
 	t.Helper()
 	out, code := asNobody(t, "probe")
@@ -94,7 +94,7 @@ func measured(t *testing.T) probe.Point {
 		t.Fatalf("status %d, %v: %s", code, err, out)
 	}
 	for _, p := range r.Series[0].Points {
-		if p.Packet == 1472 {
+		if p.Packet == 8192 {
 			return p
 		}
 	}
@@ -149,7 +149,7 @@ func TestSmallLimitIsFoundExplainedAndCured(t *testing.T) {
 	}
 	t.Logf("before: granted %d, %.1f MB/s, %.3f %% lost\nafter:  granted %d, %.1f MB/s, %.3f %% lost\n%s",
 		before.Granted, before.Goodput/1e6, 100*before.Loss(), after.Granted, after.Goodput/1e6, 100*after.Loss(), &did)
-	if before.Granted > 212992 || before.Loss() < 0.001 {
+	if before.Granted > 212992 || before.Loss() < 0.01 {
 		t.Errorf("nothing was lost before: %+v", before)
 	}
 	if after.Granted != 4<<20 || after.Loss() > before.Loss()/4 {

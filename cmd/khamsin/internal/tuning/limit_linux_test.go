@@ -3,15 +3,19 @@ package tuning
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/khamsin-io/khamsin/tune/probe"
+	"github.com/khamsin-io/khamsin/vsync"
 )
 
 // partEnv names what a copy of this test's process does.
@@ -63,7 +67,87 @@ func TestPart(t *testing.T) {
 			t.Fatal(err)
 		}
 		os.Exit(0) // nothing but the result on the output
+	case "traffic":
+		if err := json.NewEncoder(os.Stdout).Encode(groupTraffic(t)); err != nil {
+			t.Fatal(err)
+		}
+		os.Exit(0)
 	}
+}
+
+// traffic is what a group of two members on the loopback did.
+type traffic struct {
+	Rate float64 // bytes of messages per second
+	Lost uint64  // datagrams that the kernel dropped for want of room in a socket, of all processes
+}
+
+// groupTraffic sends messages from one member to another as fast as it goes, with the autotuner pinned off.
+func groupTraffic(t *testing.T) traffic {
+	t.Helper()
+	const messages, size = 8000, 4000
+	config := vsync.DefaultConfig()
+	config.MaxPacket, config.Autotune, config.Mute, config.SystemName = 8192, false, true, t.Name()
+	config.OracleSize, config.Discovery = 1, 300*time.Millisecond
+	lost := rcvbufErrors(t)
+	done := make(chan struct{})
+	var groups [2]*vsync.Group
+	for i := range groups {
+		config.FastStart = i == 0
+		s, err := vsync.Start(t.Context(), vsync.WithConfig(config))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = s.Close() }()
+		n := 0
+		groups[i] = s.NewGroup("g")
+		err = groups[i].Handle(1, func(*vsync.Message) {
+			if n++; i == 1 && n == messages {
+				close(done)
+			}
+		})
+		if err := errors.Join(err, groups[i].Join(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start, payload := time.Now(), make([]byte, size)
+	for range messages {
+		if err := groups[0].SendBytes(t.Context(), vsync.FIFO, 1, payload); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case <-done:
+	case <-time.After(2 * time.Minute):
+		t.Fatal("the messages did not arrive")
+	}
+	return traffic{Rate: messages * size / time.Since(start).Seconds(), Lost: rcvbufErrors(t) - lost}
+}
+
+// rcvbufErrors reads the kernel's counter.
+func rcvbufErrors(t *testing.T) uint64 {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/net/snmp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if fields[0] != "Udp:" {
+			continue
+		}
+		if names == nil {
+			names = fields
+			continue
+		}
+		n, err := strconv.ParseUint(fields[slices.Index(names, "RcvbufErrors")], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	t.Fatal("no counters of UDP")
+	return 0
 }
 
 // Without privilege nothing is changed: the commands are printed instead, and the status says so.
@@ -102,10 +186,20 @@ func measured(t *testing.T) probe.Point {
 	return probe.Point{}
 }
 
+// talked returns what two members do whose process has no privilege.
+func talked(t *testing.T) (did traffic) {
+	t.Helper()
+	out, code := asNobody(t, "traffic")
+	if err := json.Unmarshal([]byte(out), &did); err != nil || code != 0 {
+		t.Fatalf("status %d, %v: %s", code, err, out)
+	}
+	return did
+}
+
 // The whole story on a machine of its own: a small rmem_max makes traffic lose packets; check finds and explains it,
 // apply cures it, revert puts it back.
 //
-// rows: TUN-03, TUN-04, TUN-05, TUN-12, FUT-12
+// rows: TUN-04, TUN-05, TUN-12, OBS-13
 func TestSmallLimitIsFoundExplainedAndCured(t *testing.T) {
 	if os.Getenv(disposableEnv) == "" {
 		t.Skip("changes net.core.rmem_max of the host: set " + disposableEnv + "=1 in a virtual machine made for it")
@@ -122,7 +216,7 @@ func TestSmallLimitIsFoundExplainedAndCured(t *testing.T) {
 	o := ApplyOptions{Settings: []string{"net.core.rmem_max", "net.core.wmem_max"},
 		Journal: filepath.Join(t.TempDir(), "j")}
 
-	before := measured(t)
+	before, slow := measured(t), talked(t)
 	var said strings.Builder
 	err := Check(&said, Source{Goal: g}, false)
 	if status(err) != ExitWrong || !strings.Contains(said.String(), "net.core.rmem_max=4194304") {
@@ -132,7 +226,7 @@ func TestSmallLimitIsFoundExplainedAndCured(t *testing.T) {
 	if err := Apply(&did, g, o); err != nil {
 		t.Fatalf("%v: %s", err, &did)
 	}
-	after := measured(t)
+	after, fast := measured(t), talked(t)
 	said.Reset()
 	if err := Check(&said, Source{Goal: g}, false); strings.Contains(said.String(), "net.core.rmem_max=") {
 		t.Errorf("still wrong: %v: %s", err, &said)
@@ -147,8 +241,14 @@ func TestSmallLimitIsFoundExplainedAndCured(t *testing.T) {
 			t.Errorf("after revert %s is %s, %v", name, text, err)
 		}
 	}
-	t.Logf("before: granted %d, %.1f MB/s, %.3f %% lost\nafter:  granted %d, %.1f MB/s, %.3f %% lost\n%s",
-		before.Granted, before.Goodput/1e6, 100*before.Loss(), after.Granted, after.Goodput/1e6, 100*after.Loss(), &did)
+	t.Logf("path before: granted %d, %.1f MB/s, %.3f %% lost", before.Granted, before.Goodput/1e6, 100*before.Loss())
+	t.Logf("path after:  granted %d, %.1f MB/s, %.3f %% lost", after.Granted, after.Goodput/1e6, 100*after.Loss())
+	t.Logf("group before: %.1f MB/s, %d datagrams dropped in sockets", slow.Rate/1e6, slow.Lost)
+	t.Logf("group after:  %.1f MB/s, %d datagrams dropped in sockets", fast.Rate/1e6, fast.Lost)
+	t.Log(did.String())
+	if fast.Rate < 1.2*slow.Rate || fast.Lost > slow.Lost/4 {
+		t.Error("the group is not cured")
+	}
 	if before.Granted > 212992 || before.Loss() < 0.01 {
 		t.Errorf("nothing was lost before: %+v", before)
 	}

@@ -84,10 +84,11 @@ type traffic struct {
 // groupTraffic sends messages from one member to another as fast as it goes, with the autotuner pinned off.
 func groupTraffic(t *testing.T) traffic {
 	t.Helper()
-	const messages, size = 8000, 4000
+	const messages, size = 4000, 4000
 	config := vsync.DefaultConfig()
 	config.MaxPacket, config.Autotune, config.Mute, config.SystemName = 8192, false, true, t.Name()
 	config.OracleSize, config.Discovery = 1, 300*time.Millisecond
+	config.SuspectAfter = 20 * time.Second // an emulated processor is slow, not dead
 	lost := rcvbufErrors(t)
 	done := make(chan struct{})
 	var groups [2]*vsync.Group

@@ -249,7 +249,7 @@ func parseSize(value string) (int, error) {
 }
 
 // sizeMax is beyond every size that can be set.
-const sizeMax = 1 << 31
+const sizeMax = 1 << 30
 
 func readUnstable(c *Config, value string) error {
 	n, err := strconv.Atoi(value)

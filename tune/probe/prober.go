@@ -149,11 +149,12 @@ func (p *prober) stream(ctx context.Context, s Settings, w strategy, each time.D
 		}
 	}
 	for f.highest < f.sent && ctx.Err() == nil { // what is still under way counts too
-		if n, err := p.acks(&f, w.wait(stallWait)); n == 0 || err != nil {
-			if err != nil {
-				return err
-			}
-			break
+		n, err := p.acks(&f, w.wait(stallWait))
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			f.highest = f.sent
 		}
 	}
 	point.Sent, point.Lost = f.highest, f.highest-min(f.received, f.highest)

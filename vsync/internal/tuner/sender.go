@@ -96,22 +96,31 @@ func (t *Tuner) stepSender(now clock.Time, d Sample) {
 // tolerable returns the share of packets sent again that calls for nothing.
 func (t *Tuner) tolerable() float64 { return max(trigger, floorTimes*t.sender.floor) }
 
-// against starts an experiment against loss: a shorter packet when it travels in fragments or everything else was
-// tried, else half the window.
+// against starts an experiment against loss: a shorter packet when it travels in fragments, else half the window.
 func (t *Tuner) against(now clock.Time, loss float64) {
-	s := &t.sender
 	fragments := t.cfg.Unbroken > 0 && t.now.Packet > t.cfg.Unbroken
 	half := max(t.now.Window/2, t.cfg.WindowMin)
 	switch {
-	case len(s.packets) > 0 && (fragments || half == t.now.Window):
-		size := s.packets[0]
-		s.packets = s.packets[1:]
-		t.try(now, knobPacket, size, loss, "is a shorter packet lost less often?")
+	case fragments && t.tryPacket(now, loss):
 	case half < t.now.Window:
 		t.try(now, knobWindow, half, loss, "is less lost when less is under way?")
 	case t.now.Window < t.cfg.Start.Window:
 		t.giveUp(now, loss)
 	}
+}
+
+// tryPacket starts an experiment with the next shorter packet, and returns false when all were tried.
+func (t *Tuner) tryPacket(now clock.Time, loss float64) bool {
+	s := &t.sender
+	for len(s.packets) > 0 {
+		size := s.packets[0]
+		s.packets = s.packets[1:]
+		if size < t.now.Packet {
+			t.try(now, knobPacket, size, loss, "is a shorter packet lost less often?")
+			return true
+		}
+	}
+	return false
 }
 
 // giveUp opens the window again: the smallest one loses as well, so that the window is not what loses.
@@ -157,7 +166,8 @@ func (t *Tuner) watch(now clock.Time) {
 		s.sent, s.resent = 0, 0
 		return
 	}
-	if s.passed < settling+judging {
+	vague := !s.up && float64(s.sent)*s.was < evidenceLost && s.passed < settling+judgingMax
+	if s.passed < settling+judging || vague {
 		return // what was counted stays, for the judgement
 	}
 	loss := share(s.resent, s.sent)
@@ -211,16 +221,16 @@ func (t *Tuner) accept(now clock.Time, loss float64) {
 	}
 }
 
-// takeBack undoes what did not help, and remembers how much loss there is whatever is set.
+// takeBack undoes what did not help. When nothing is left to try, it remembers how much loss there is whatever is set.
 func (t *Tuner) takeBack(now clock.Time, loss float64) {
 	s := &t.sender
-	tried := *t.setting(s.knob)
+	tried, was := *t.setting(s.knob), s.was
 	*t.setting(s.knob) = s.before
-	if s.knob == knobWindow || len(s.packets) == 0 {
-		t.bearWith(now, min(loss, s.was))
-	}
 	t.decide(now, s.knob.String(), tried, s.before,
-		fmt.Sprintf("taken back: %.2f %% are sent again, %.2f %% before", 100*loss, 100*s.was))
+		fmt.Sprintf("taken back: %.2f %% are sent again, %.2f %% before", 100*loss, 100*was))
+	if !t.tryPacket(now, was) {
+		t.bearWith(now, min(loss, was))
+	}
 }
 
 // maybeGrow tries a larger window after a time without loss: half of the way to the smallest that was bad.

@@ -62,20 +62,22 @@ func (d Decision) String() string {
 
 // Constants of the control. Times are long against a round trip and short against a person's patience.
 const (
-	interval   = 200 * time.Millisecond // between judgements
-	evidence   = 256                    // packets that a judgement needs …
-	quietMax   = 10                     // … within so many intervals
-	trigger    = 0.01                   // share sent again that calls for an experiment
-	floorTimes = 4                      // how far loss must rise above what no setting helped against
-	settling   = 1                      // intervals after a change that do not count
-	judging    = 3                      // intervals that do
-	retryFirst = 5 * time.Second        // after an experiment that did not help
-	growFirst  = 4 * time.Second        // without loss before a larger window is tried
-	forgetting = time.Minute            // before a window that was bad is believed in again
-	pauseMax   = time.Hour
-	dropShare  = 0.0001 // share lost in front of the socket that calls for a larger buffer
-	fullShare  = 0.9    // of a batch, on average, that calls for a larger one
-	keepMax    = 64     // decisions that are kept
+	interval     = 200 * time.Millisecond // between judgements
+	evidence     = 256                    // packets that a judgement needs …
+	quietMax     = 10                     // … within so many intervals
+	trigger      = 0.01                   // share sent again that calls for an experiment
+	floorTimes   = 4                      // how far loss must rise above what no setting helped against
+	settling     = 1                      // intervals after a change that do not count
+	judging      = 3                      // intervals that do …
+	judgingMax   = 15                     // … and as many more as it takes, up to this, until …
+	evidenceLost = 30                     // … as many losses would have been seen as make chance unlikely
+	retryFirst   = 5 * time.Second        // after an experiment that did not help
+	growFirst    = 4 * time.Second        // without loss before a larger window is tried
+	forgetting   = time.Minute            // before a window that was bad is believed in again
+	pauseMax     = time.Hour
+	dropShare    = 0.0001 // share lost in front of the socket that calls for a larger buffer
+	fullShare    = 0.9    // of a batch, on average, that calls for a larger one
+	keepMax      = 64     // decisions that are kept
 )
 
 // Tuner is the machine.

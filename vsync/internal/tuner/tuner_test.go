@@ -186,6 +186,21 @@ func TestFragments(t *testing.T) {
 	}
 }
 
+// A tunnel on the way that breaks packets of the interface's length: no window helps, a shorter packet does.
+func TestTunnel(t *testing.T) {
+	w := newWorld(config())
+	tunnel := func(_ time.Duration, s Settings) float64 {
+		if s.Packet > packetTunnel {
+			return 0.05
+		}
+		return 0.002
+	}
+	w.run(10*time.Second, tunnel)
+	if s := w.Settings(); s.Packet != packetTunnel || s.Window != 1024 {
+		t.Errorf("%+v after %v", s, w.decisions)
+	}
+}
+
 // Whatever is lost and when: settings stay within their bounds, the window turns round ever more rarely, buffers and
 // batches only grow.
 func TestNeverOscillates(t *testing.T) {

@@ -62,5 +62,5 @@ func (m *message) decode(b []byte) bool {
 		stamp: int64(binary.BigEndian.Uint64(b[24:])), count: binary.BigEndian.Uint64(b[32:]),
 		batch: binary.BigEndian.Uint32(b[40:]), detail: binary.BigEndian.Uint32(b[44:]),
 	}
-	return m.kind >= kindSetup && m.kind <= kindPong && int(m.wait) < len(strategies())
+	return m.kind >= kindSetup && m.kind <= kindPong && m.wait < strategyCount
 }

@@ -13,10 +13,13 @@ type strategy struct {
 	spin time.Duration // how long to poll before sleeping
 }
 
-const spinForever = time.Hour
+const (
+	spinForever   = time.Hour
+	strategyCount = 3
+)
 
 // strategies lists them all.
-func strategies() [3]strategy {
+func strategies() [strategyCount]strategy {
 	return [...]strategy{{"block", 0}, {"adaptive", 50 * time.Microsecond}, {"busy", spinForever}}
 }
 

@@ -119,8 +119,6 @@ func TestStepResponse(t *testing.T) {
 	}
 }
 
-func (w *world) now2() int { return w.Settings().Window }
-
 // When the cause is gone the window comes back.
 func TestRecovery(t *testing.T) {
 	w := newWorld(config())

@@ -180,7 +180,8 @@ func TestAlternatingLoss(t *testing.T) {
 			first := w.moves
 			w.run(50*time.Minute, beat)
 			if first > 30 || w.moves-first > 10 {
-				t.Errorf("%s, period %v: %d changes in ten minutes, %d in fifty more", name, period, first, w.moves-first)
+				t.Errorf("%s, period %v: %d changes in ten minutes, %d in fifty more", name, period, first,
+					w.moves-first)
 			}
 		}
 	}

@@ -26,6 +26,8 @@ import (
 //	ISIS_MUTE                              report nothing
 //	ISIS_LOGGED, ISIS_LOGDIR               write a log file, in that directory; the default directory is logs
 //	ISIS_DONT_COMPRESS                     send long messages as they are
+//	ISIS_AUTOTUNE                          adjust packets, windows, batches and buffers to what is lost
+//	ISIS_CONFIG                            a file to begin with (ConfigFromFile); other variables change it
 //
 // Booleans are true, false, 1 or 0, in any case.
 func ConfigFromEnv() (Config, error) { return configFrom(os.Environ()) }
@@ -52,6 +54,7 @@ func parameters() []parameter {
 		{"ISIS_DEFAULTTIMEOUT", readTimeout},
 		{"ISIS_IGNOREPARTITIONS", boolInto(func(c *Config) *bool { return &c.IgnorePartitions })},
 		{"ISIS_MUTE", boolInto(func(c *Config) *bool { return &c.Mute })},
+		{"ISIS_AUTOTUNE", boolInto(func(c *Config) *bool { return &c.Autotune })},
 		{"ISIS_GRACEFULSHUTDOWN", onlyBool(true)},
 		{"ISIS_MD5SIGS", onlyBool(true)},
 		{"ISIS_USEIPv4", onlyBool(true)},
@@ -91,6 +94,15 @@ func configFrom(env []string) (Config, error) {
 		}
 	}
 	faults := aliases(values)
+	if path, ok := values[configVariable]; ok {
+		file, err := ConfigFromFile(path)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s=%q: %w", configVariable, path, err))
+		} else {
+			c = file
+		}
+		delete(values, configVariable)
+	}
 	for _, p := range parameters() {
 		if value, ok := values[p.name]; ok {
 			if err := p.read(&c, value); err != nil {
@@ -223,21 +235,35 @@ func readTTL(c *Config, value string) error {
 	return nil
 }
 
-// readPacket reads a size in bytes, with KB or MB behind it for 1024 and 1024*1024.
 func readPacket(c *Config, value string) error {
-	digits, unit := strings.ToUpper(value), 1
-	for suffix, u := range map[string]int{"KB": 1 << 10, "MB": 1 << 20} {
-		if d, ok := strings.CutSuffix(digits, suffix); ok {
-			digits, unit = strings.TrimSpace(d), u
-		}
-	}
-	n, err := strconv.ParseUint(digits, 10, 24)
+	n, err := parseSize(value)
 	if err != nil || n == 0 {
-		return errors.New("not a number of bytes such as 1400, 8KB or 1MB")
+		return errSize
 	}
-	c.MaxPacket = min(int(n)*unit, maxPacketMax) // UDP carries no more; longer settings mean as long as possible
+	c.MaxPacket = min(n, maxPacketMax) // UDP carries no more; longer settings mean as long as possible
 	return nil
 }
+
+// errSize refuses what is no size.
+var errSize = errors.New("not a number of bytes such as 1400, 8KB or 1MB") // immutable: an error
+
+// parseSize reads a size in bytes, with KB or MB behind it for 1024 and 1024*1024.
+func parseSize(value string) (int, error) {
+	digits, unit := strings.ToUpper(value), 1
+	if d, ok := strings.CutSuffix(digits, "KB"); ok {
+		digits, unit = strings.TrimSpace(d), 1<<10
+	} else if d, ok := strings.CutSuffix(digits, "MB"); ok {
+		digits, unit = strings.TrimSpace(d), 1<<20
+	}
+	n, err := strconv.ParseUint(digits, 10, 32)
+	if err != nil || n*uint64(unit) > sizeMax {
+		return 0, errSize
+	}
+	return int(n) * unit, nil
+}
+
+// sizeMax is beyond every size that can be set.
+const sizeMax = 1 << 30
 
 func readUnstable(c *Config, value string) error {
 	n, err := strconv.Atoi(value)

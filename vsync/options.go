@@ -91,6 +91,16 @@ func WithThreading(t Threading) Option { return set(func(c *Config) { c.Threadin
 // WithWaiting says how the system waits for packets.
 func WithWaiting(w Waiting) Option { return set(func(c *Config) { c.Waiting = w }) }
 
+// WithBuffers sets the bytes asked for as socket buffers, 4 KiB to 1 GiB each; zero leaves the default. The kernel caps
+// what it grants (net.core.rmem_max and wmem_max), and the library warns with both numbers when it did.
+func WithBuffers(receive, send int) Option {
+	return set(func(c *Config) { c.RecvBuffer, c.SendBuffer = receive, send })
+}
+
+// WithAutotune says whether the system adjusts packets, windows, batches and socket buffers to what is lost. The
+// default is yes.
+func WithAutotune(yes bool) Option { return set(func(c *Config) { c.Autotune = yes }) }
+
 // WithLogger says where the library reports. The default is slog.Default().
 func WithLogger(l *slog.Logger) Option { return set(func(c *Config) { c.Logger, c.Mute = l, false }) }
 

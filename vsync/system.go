@@ -173,6 +173,7 @@ func (s *System) openHost(t dataplane.Transport) (err error) {
 		Engine: s.engine, Transport: t, Clock: clock.Monotonic(), Logger: s.log, Model: c.Threading, Waiting: c.Waiting,
 		Queue: limits.Queue, Message: limits.Message, Pinned: c.PinReceiver, OnPanic: c.OnPanic,
 		OnSuspect: s.suspect, OnClose: s.endKept,
+		Batch: c.Batch, Tuner: tunerConfig(c, t, mtu),
 	})
 	return err
 }

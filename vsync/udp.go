@@ -36,9 +36,10 @@ func (c *Config) udpConfig() (udp.Config, error) {
 	if ttl == 0 {
 		ttl = -1 // not even on an interface where the transport would allow one hop
 	}
+	receive, send := c.Buffers()
 	return udp.Config{
 		Interface: c.Interfaces[0], Port: c.PeerPort, GroupPort: c.GroupPort, TTL: ttl, MTU: c.MaxPacket,
-		DisableGRO: true, Arena: frame.Config{TxChunks: max(txFrames, 2*c.MaxUnstable), RxRuns: rxFrames},
-		Log: c.logger(),
+		RecvBuffer: receive, SendBuffer: send, DisableGRO: true,
+		Arena: frame.Config{TxChunks: max(txFrames, 2*c.MaxUnstable), RxRuns: rxFrames}, Log: c.logger(),
 	}, nil
 }

@@ -10,11 +10,14 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/khamsin-io/khamsin/cmd/khamsin/internal/tuning"
 )
 
 // cli is the command line.
 type cli struct {
 	Demo    demoCommand    `cmd:"" help:"Run a group of processes on this host, kill one, let one join, and check that all agree."`
+	Tune    tuneCommand    `cmd:"" help:"Set up a host: check its settings, change them, export or measure them."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 	Member  memberCommand  `cmd:"" hidden:"" help:"One process of a demo; started by it."`
 }
@@ -30,9 +33,12 @@ func main() {
 		kong.BindTo(ctx, (*context.Context)(nil)),
 	)
 	if err := k.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "khamsin:", err)
+		status, loud := tuning.Status(err)
+		if loud {
+			fmt.Fprintln(os.Stderr, "khamsin:", err)
+		}
 		stop()
-		os.Exit(1)
+		os.Exit(status)
 	}
 }
 

@@ -85,16 +85,18 @@ var house = slices.Concat([]room{
 	{path: "transports/mem", floor: 3, only: transportNeeds},
 	{path: "vsync/codec", floor: 3, only: values},
 	{path: "vsync/internal/pdu", floor: 3, only: machineNeeds},
+	{path: "vsync/internal/tuner", floor: 3, only: values},
 }, machineRooms(), []room{
 	{path: "vsync/internal/engine", floor: 4,
 		only: slices.Concat(machineNeeds, machines, []string{"vsync/internal/pdu"})},
 	{path: "vsync/internal/host", floor: 4, sees: []string{"vsync/internal/engine"},
-		only: slices.Concat(machineNeeds, []string{"dataplane/tree"})},
+		only: slices.Concat(machineNeeds, []string{"dataplane/tree", "vsync/internal/tuner"})},
 
 	// The public package may choose a transport; it moves no frames itself.
 	{path: "vsync", floor: 5,
 		only: slices.Concat(values, transports, []string{"vsync/internal/host", "vsync/internal/engine",
-			"vsync/codec", "dataplane", "dataplane/tree", "dataplane/frame", "dataplane/wire", "bpf"})},
+			"vsync/internal/tuner", "vsync/codec", "dataplane", "dataplane/tree", "dataplane/frame", "dataplane/wire",
+			"bpf"})},
 	{path: "vsync/sim", floor: 5,
 		only: slices.Concat(machineNeeds, []string{"vsync/internal/engine", "vsync/internal/pdu", "vsync/codec"})},
 

@@ -266,6 +266,7 @@ func (g *group) install(now clock.Time, d *pdu.Decision) {
 		Window: g.window(d.View.Size()), Nak: g.e.cfg.Timing.Nak, Ack: g.e.cfg.Timing.Ack, Sync: g.e.cfg.Timing.Sync,
 		Canary: g.e.cfg.Canary,
 	}, g.e.box)
+	g.st.SetLimit(g.e.windowLimit)
 	g.gate = order.New(g.self, d.View.Size(), g, g.e.cfg.Canary)
 	g.safe = safe.New(g.self, d.View.Size(), d.SafeCopies, g, g.e.cfg.Canary)
 	g.state(d)

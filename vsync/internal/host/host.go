@@ -33,6 +33,7 @@ import (
 	"github.com/khamsin-io/khamsin/dataplane/ring"
 	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/engine"
+	"github.com/khamsin-io/khamsin/vsync/internal/tuner"
 )
 
 // Engine is what the host needs of an engine; *engine.Engine in production. Its methods are called by the owner only.
@@ -108,6 +109,8 @@ type Config struct {
 	Queue     int                            // the engine's Limits.Queue: deliveries of a group that are not consumed
 	Message   int                            // the engine's Limits.Message: bytes of one message
 	Pinned    bool                           // the receiver owns its thread
+	Batch     int                            // packets taken from the transport at once; 0: as it advises
+	Tuner     *tuner.Config                  // where the autotuner starts; nil: it is off
 	CloseWait time.Duration                  // how long Close waits for the system, and again for handlers; default 5 s
 	OnPanic   func(group string, reason any) // a handler panicked; nil: log and crash
 	OnSuspect func(who core.Address)         // this process accused another; called by the owner, must not block
@@ -137,6 +140,8 @@ type Host struct {
 	receiver uint64      // number of the receiver's goroutine; the receiver's own
 	inline   []*executor // likewise
 	own      ownerState
+	tuning   autotuner
+	batch    atomic.Int64 // packets that the receiver takes from the transport at once
 	journal  *journal
 	calls    sync.Pool
 
@@ -219,6 +224,11 @@ func New(cfg Config) (*Host, error) {
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.deadline.Store(int64(clock.Never))
 	h.journal = newJournal(cfg.Logger)
+	if cfg.Batch == 0 {
+		cfg.Batch = cfg.Transport.Caps().Batch
+	}
+	h.batch.Store(int64(min(max(1, cfg.Batch), rxSlots)))
+	h.startTuning(cfg.Tuner)
 	return h, nil
 }
 

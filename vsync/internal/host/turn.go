@@ -77,6 +77,9 @@ func (h *Host) end(now clock.Time) (woke bool) {
 	if now >= h.engine.Deadline() {
 		h.engine.Tick(now)
 	}
+	if now >= h.tuning.due {
+		h.tune(now)
+	}
 	woke = h.carryOut(now)
 	h.publishDeadline(now)
 	return woke

@@ -89,6 +89,7 @@ type Stream struct {
 	syncAt    clock.Time
 	syncTries int
 	frozen    bool
+	limit     core.Seq // of my unstable packets: the window, unless SetLimit made it smaller
 
 	watchers []Observer
 	scratch  []byte
@@ -105,6 +106,7 @@ func New(cfg Config, out *pdu.Outbox) *Stream {
 	n := len(cfg.Peers)
 	s := &Stream{
 		cfg: cfg, out: out, in: make([]inbound, n), acks: make([]acked, n), ackAt: clock.Never, syncAt: clock.Never,
+		limit: core.Seq(cfg.Window),
 	}
 	for r := range s.in {
 		s.in[r].nakAt = clock.Never
@@ -154,9 +156,13 @@ func (s *Stream) Dump() string {
 		s.stableTo, s.takenTo, s.frozen, s.acks)
 }
 
+// SetLimit makes the window of my own packets smaller than the view's, or opens it again up to that. What the others
+// expect of me does not change.
+func (s *Stream) SetLimit(packets int) { s.limit = core.Seq(max(1, min(packets, s.cfg.Window))) }
+
 // Open tells whether the windows allow another packet to be numbered now.
 func (s *Stream) Open() bool {
-	return !s.frozen && s.numberedTo-s.stableTo < core.Seq(s.cfg.Window) &&
+	return !s.frozen && s.numberedTo-s.stableTo < s.limit &&
 		s.numberedTo-s.takenTo < core.Seq(RoomFactor*s.cfg.Window)
 }
 

@@ -38,6 +38,12 @@ discovery = "1s"
 heartbeat = "100ms"
 suspect_after = "2s"
 protocol_timeout = "3s"
+stuck_after = "1m"
+query_timeout = "5s"
+handler_deadline = "2s"
+handler_limit = "30s"
+no_compression = true
+log_dir = "logs"
 max_message = "1MB"
 max_unstable = 100
 max_queue = 400
@@ -62,7 +68,7 @@ func TestConfigFromFile(t *testing.T) {
 	got, standard := reflect.ValueOf(c), reflect.ValueOf(DefaultConfig())
 	for i := range got.NumField() {
 		switch name := got.Type().Field(i).Name; name {
-		case "Transport", "Logger", "OnPanic", "FastStart": // not of a file, or against Eligible
+		case "Transport", "Logger", "OnPanic", "Types", "noLog", "FastStart": // not of a file, or against Eligible
 		default:
 			if reflect.DeepEqual(got.Field(i).Interface(), standard.Field(i).Interface()) {
 				t.Errorf("no key changed %s", name)

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/khamsin-io/khamsin/bpf"
 	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/frame"
@@ -367,6 +369,28 @@ func TestNoPrivilege(t *testing.T) {
 	if !errors.Is(err, &bpf.MissingError{Need: bpf.NeedCapability}) ||
 		!strings.Contains(err.Error(), "CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF") {
 		t.Fatalf("Open: %v", err)
+	}
+}
+
+// An arena that may not be locked in memory is said to be the reason.
+func TestLockedMemory(t *testing.T) {
+	requireXDP(t)
+	h := netns.Pair(t, prefix, netns.Options{})[0]
+	var had unix.Rlimit
+	check(t, unix.Getrlimit(unix.RLIMIT_MEMLOCK, &had))
+	check(t, unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: 1 << 20, Max: had.Max}))
+	defer func() { check(t, unix.Setrlimit(unix.RLIMIT_MEMLOCK, &had)) }()
+	var err error
+	h.Do(func() {
+		back := netns.DropPrivileges(t, unix.CAP_IPC_LOCK)
+		defer back()
+		_, err = Open(Config{Interface: netns.Interface})
+	})
+	if !errors.Is(err, &bpf.MissingError{Need: bpf.NeedMemlock}) || !strings.Contains(err.Error(), "CAP_IPC_LOCK") {
+		t.Fatalf("Open: %v", err)
+	}
+	if left := state(h); strings.Contains(left, "program true") {
+		t.Errorf("a failed Open leaves %s", left)
 	}
 }
 

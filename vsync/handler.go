@@ -154,7 +154,7 @@ type reflected struct {
 	types   []reflect.Type
 	results int  // values of the reply
 	fails   bool // an error is the last result
-	types0  *codec.Registry
+	codec   *codec.Registry
 	slots   [lanes]slot
 }
 
@@ -174,7 +174,7 @@ const (
 )
 
 func (c *reflected) bind(r *codec.Registry) error {
-	c.types0 = r
+	c.codec = r
 	for i := range c.slots {
 		s := &c.slots[i]
 		if c.lead != leadNone {
@@ -191,7 +191,7 @@ func (c *reflected) bind(r *codec.Registry) error {
 
 func (c *reflected) run(m *Message, lane int) error {
 	s := &c.slots[lane]
-	if err := c.types0.Unmarshal(m.Payload, s.ptrs...); err != nil {
+	if err := c.codec.Unmarshal(m.Payload, s.ptrs...); err != nil {
 		return err
 	}
 	switch c.lead {

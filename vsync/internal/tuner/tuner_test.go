@@ -163,8 +163,8 @@ func TestNoisyLoss(t *testing.T) {
 	}
 }
 
-// Loss that comes and goes, at any rhythm and of either kind, ends in rest: in the fifty minutes after the first ten the
-// window turns round a few times at most.
+// Loss that comes and goes, at any rhythm and of either kind, ends in rest: in the fifty minutes after the first ten
+// the window turns round a few times at most.
 func TestAlternatingLoss(t *testing.T) {
 	for name, loses := range map[string]plant{"random": random(0.1), "overflow": overflow(100)} {
 		for _, period := range []time.Duration{400 * time.Millisecond, time.Second, 1600 * time.Millisecond,

@@ -66,7 +66,9 @@ func tunerConfig(c *Config, t dataplane.Transport, packet int) *tuner.Config {
 		Start:     tuner.Settings{Window: c.MaxUnstable, Packet: packet, Batch: min(batch, batchMax)},
 		WindowMin: tunedWindowMin, BatchMax: batchMax, BufferMax: tunedBufferMax,
 	}
-	if _, ok := t.(interface{ RequestBuffers(receive, send int) (int, int) }); ok {
+	if _, ok := t.(interface {
+		RequestBuffers(receive, send int) (int, int)
+	}); ok {
 		cfg.Start.ReceiveBuffer, cfg.Start.SendBuffer = c.Buffers()
 	}
 	if u, ok := t.(interface{ Unbroken() int }); ok {

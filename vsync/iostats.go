@@ -42,8 +42,9 @@ type IOStats struct {
 		BadChecksum uint64 // damaged on the way
 		Malformed   uint64
 		Foreign     uint64 // of other programs, and of other systems
-		Stale       uint64 // of groups or views that are over
+		Stale       uint64 // of groups or views that are over, and of other parts of a divided system
 	}
+	Tuning *Tuning // what the autotuner set, and why; nil when it is off
 }
 
 // Sub returns what was counted since an earlier moment.
@@ -65,7 +66,8 @@ func (d Direction) sub(e Direction) Direction {
 	}
 }
 
-// String returns the numbers in the form of the manual's GetIOState.
+// String returns the numbers in the form of the manual's GetIOState, and below them the autotuner's decisions, a line
+// each, if it has made any.
 func (s IOStats) String() string {
 	udp := func(d Direction) (Flow, Flow) {
 		if s.TCP {
@@ -75,7 +77,7 @@ func (s IOStats) String() string {
 	}
 	out, outTCP := udp(s.Sent)
 	in, inTCP := udp(s.Received)
-	return fmt.Sprintf("Summary of network statistics:\n"+
+	text := fmt.Sprintf("Summary of network statistics:\n"+
 		"    SENT: %d UDP (%d bytes; %d were resent), %d tokens, %d IPMC (%d bytes; %d were stability packets), "+
 		"%d TCP (%d bytes), %d Acks, %d Nacks.\n"+
 		"    RECV: %d UDP (%d were dups; %d bytes), %d tokens, %d IPMC (%d bytes; %d were stability packets), "+
@@ -85,6 +87,12 @@ func (s IOStats) String() string {
 		in.Packets, s.Received.Duplicates, in.Bytes, s.Received.Tokens, s.Received.Multicast.Packets,
 		s.Received.Multicast.Bytes, s.Received.Stability.Packets, inTCP.Packets, inTCP.Bytes, s.Received.Duplicates,
 		s.Received.Acks, s.Received.Naks, s.Received.TokenResent)
+	if s.Tuning != nil {
+		for _, d := range s.Tuning.Decisions {
+			text += fmt.Sprintf("    TUNED after %v: %s from %d to %d: %s\n", d.After, d.Setting, d.From, d.To, d.Why)
+		}
+	}
+	return text
 }
 
 // IOStats returns what the system counted of its packets. A system that is over says only what its transport counted.
@@ -105,7 +113,10 @@ func (s *System) IOStats() IOStats {
 	st.Refused.BadChecksum = c.BadCRC
 	st.Refused.Malformed = c.Malformed + c.Short + c.Streams.Malformed
 	st.Refused.Foreign = c.Foreign + c.OtherSystem + t.ReceiveForeign
-	st.Refused.Stale = c.NoGroup + c.OldView + c.EarlyDropped
+	st.Refused.Stale = c.NoGroup + c.OldView + c.EarlyDropped + c.OtherPart
+	if t, on := s.Tuning(); on {
+		st.Tuning = &t
+	}
 	return st
 }
 

@@ -134,6 +134,10 @@ func TestAutotuneCuresASmallBuffer(t *testing.T) {
 	if now.Made == 0 || len(now.Decisions) == 0 || now.Decisions[0].Setting == "" || now.Decisions[0].Why == "" {
 		t.Errorf("decisions: %+v", now)
 	}
+	st := p.b.IOStats()
+	if st.Tuning == nil || st.Tuning.Made < now.Made || !strings.Contains(st.String(), "TUNED after") {
+		t.Errorf("the decisions are not in IOStats: %v", st)
+	}
 	if p.bad.Load() > 0 {
 		t.Errorf("%d messages out of order", p.bad.Load())
 	}

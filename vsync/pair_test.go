@@ -2,15 +2,21 @@ package vsync
 
 import (
 	"testing"
+	"time"
 
 	"github.com/khamsin-io/khamsin/transports/mem"
 )
+
+// crowdSuspect is the silence after which a member of a crowd has failed. Tests that are about something else must not
+// lose a member to a busy machine.
+const crowdSuspect = 3 * time.Second
 
 // crowd starts n systems on one network, and makes each a member of one group. declare adds the handlers of member i.
 func crowd(t testing.TB, n int, declare func(i int, g *Group), opts ...Option) []*Group {
 	t.Helper()
 	hub := mem.NewHub()
 	groups := make([]*Group, n)
+	opts = append([]Option{WithSuspectAfter(crowdSuspect)}, opts...)
 	for i := range groups {
 		g := startOn(t, hub, opts...).NewGroup("crowd")
 		declare(i, g)

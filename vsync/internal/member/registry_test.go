@@ -316,6 +316,7 @@ func drawCommand(t *rapid.T) Command {
 			View: &core.View{ID: 3, Members: addrs(1, 2)}}
 	default:
 		c.Group, c.Create = rapid.String().Draw(t, "group"), rapid.Bool().Draw(t, "create")
+		c.Handlers = rapid.String().Draw(t, "handlers")
 		c.Signature, c.SafeCopies = rapid.Uint64().Draw(t, "signature"), rapid.IntRange(-1, 9).Draw(t, "copies")
 		c.Through = core.ViewID(rapid.Uint64().Draw(t, "through"))
 	}

@@ -35,7 +35,8 @@ func TestPeerMessages(t *testing.T) {
 	}
 }
 
-// A receiver whose handlers take nothing closes the lane; the sender is refused in the end, and told when there is room.
+// A receiver whose handlers take nothing closes the lane; the sender is refused in the end, and told when there is
+// room.
 func TestPeerBackPressure(t *testing.T) {
 	w := newNetOf(t, 2, func(c *Config) { c.Limits.Transfer, c.Limits.PeerQueue = 20_000, 20_000 })
 	w.run(time.Second)

@@ -103,7 +103,8 @@ func TestNoSuchGroup(t *testing.T) {
 		x.e.ConsumedPeers(w.now, h, 1, 1)
 		x.e.Flush(w.now, h, 0, 5)
 		x.collect()
-		if e, ok := x.event(EventFlushed); !ok || e.Token != 5 || !errors.Is(e.Err, ErrNotMember) || x.e.View(h) != nil {
+		e, ok := x.event(EventFlushed)
+		if !ok || e.Token != 5 || !errors.Is(e.Err, ErrNotMember) || x.e.View(h) != nil {
 			t.Errorf("group %d: events %+v", h, x.events)
 		}
 	}

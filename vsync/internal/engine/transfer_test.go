@@ -19,8 +19,8 @@ func (w *net) joinLate() (*node, Handle) {
 	return x, h
 }
 
-// A state in pieces, more than may wait at once: the maker is told to wait and when to go on, and the joiner gets all of
-// it, in order, before its first view.
+// A state in pieces, more than may wait at once: the maker is told to wait and when to go on, and the joiner gets all
+// of it, in order, before its first view.
 func TestStateInPieces(t *testing.T) {
 	// rows: XFR-02, XFR-03, XFR-07, XFR-09, VIEW-16
 	w := newNetOf(t, 1, func(c *Config) { c.Limits.Transfer = 40_000 })
@@ -33,7 +33,8 @@ func TestStateInPieces(t *testing.T) {
 	made, waits := 0, 0
 	more := func() {
 		for made < pieces {
-			if r := x.e.StateChunk(w.now, transfer, []byte(strings.Repeat(string('a'+rune(made%26)), 2900)), false); r == Full {
+			piece := strings.Repeat(string('a'+rune(made%26)), 2900)
+			if r := x.e.StateChunk(w.now, transfer, []byte(piece), false); r == Full {
 				waits++
 				return
 			}

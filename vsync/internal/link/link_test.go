@@ -15,8 +15,8 @@ import (
 	"github.com/khamsin-io/khamsin/dataplane/wire"
 )
 
-// Under loss, doubling and reordering, with receivers that have no room at times, each lane brings its messages in order,
-// once, whole, whatever their length; lanes do not disturb each other.
+// Under loss, doubling and reordering, with receivers that have no room at times, each lane brings its messages in
+// order, once, whole, whatever their length; lanes do not disturb each other.
 func TestLanes(t *testing.T) {
 	// rows: P2P-01, P2P-02, P2P-03, P2P-10
 	rapid.Check(t, func(t *rapid.T) {
@@ -42,7 +42,8 @@ func TestLanes(t *testing.T) {
 				t.Fatalf("lane %v brought %d messages of %d", name, len(got[name]), len(want))
 			}
 			from, to := w.ends[name.from], w.ends[name.to]
-			if !from.links.Acked(to.self, name.kind, name.group) || from.links.Queued(to.self, name.kind, name.group) != 0 {
+			queued := from.links.Queued(to.self, name.kind, name.group)
+			if !from.links.Acked(to.self, name.kind, name.group) || queued != 0 {
 				t.Fatalf("lane %v at rest: %s", name, from.links.Dump())
 			}
 		}
@@ -276,7 +277,8 @@ func FuzzLink(f *testing.F) {
 				}
 			default:
 				h := wire.Header{Kind: wire.KindLink + wire.Kind(k%2), Flags: next(), Group: uint32(next() % 2),
-					View: peer.self.Incarnation, Seq: uint64(next()), Rank: uint32(x.self.Incarnation), Aux: uint32(next() % 4)}
+					View: peer.self.Incarnation, Seq: uint64(next()), Rank: uint32(x.self.Incarnation),
+					Aux: uint32(next() % 4)}
 				data := append(make([]byte, wire.HeaderLen), b[:min(len(b), 3)]...)
 				h.Encode(data)
 				wire.Seal(data)

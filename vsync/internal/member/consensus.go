@@ -180,7 +180,8 @@ func (c *Consensus) Step(from uint64, data []byte, loyal bool) (led bool, err er
 		return false, fmt.Errorf("member: raft message: %w", err)
 	}
 	if m.GetFrom() != from || m.GetTo() != c.id {
-		return false, fmt.Errorf("member: raft message from %x to %x, sent by %x to %x", m.GetFrom(), m.GetTo(), from, c.id)
+		return false, fmt.Errorf("member: raft message from %x to %x, sent by %x to %x", m.GetFrom(), m.GetTo(), from,
+			c.id)
 	}
 	if loyal && m.GetType() == raftpb.MsgPreVote {
 		return false, errUnwanted

@@ -63,7 +63,8 @@ func TestOracleSize(t *testing.T) {
 			}
 		}
 		for _, x := range w.sites {
-			if q := x.m.Quorums(); (q != nil) != slices.Contains(x.m.Oracle(), x.self) || q != nil && len(q[0]) != want {
+			q, member := x.m.Quorums(), slices.Contains(x.m.Oracle(), x.self)
+			if (q != nil) != member || q != nil && len(q[0]) != want {
 				t.Errorf("of %d processes: needs %v", n+1, q)
 			}
 		}
@@ -79,7 +80,8 @@ func TestTwoSystemsMeet(t *testing.T) {
 		join  bool
 		want  int
 	}{
-		{"both alone", [2]int{1, 1}, false, 1}, {"one alone", [2]int{1, 3}, false, 1}, {"none alone", [2]int{2, 2}, false, 2},
+		{"both alone", [2]int{1, 1}, false, 1}, {"one alone", [2]int{1, 3}, false, 1},
+		{"none alone", [2]int{2, 2}, false, 2},
 		{"alone with a group", [2]int{1, 2}, true, 2},
 	} {
 		w := newNet(t)

@@ -235,7 +235,8 @@ func (w *twins) step(op, who, other, group byte) {
 		}
 		p := g.pending
 		if leaving := g.leaving; op%12 == 11 && len(leaving) > 0 && other%2 == 0 {
-			w.do(Command{Op: opKeep, By: p.Coordinator, Group: name, Who: leaving[0], Through: p.Next.ID - core.ViewID(other%8/7)})
+			late := core.ViewID(other % 8 / 7)
+			w.do(Command{Op: opKeep, By: p.Coordinator, Group: name, Who: leaving[0], Through: p.Next.ID - late})
 			return
 		}
 		before, lived := g.current, w.a.Alive(p.Coordinator)
@@ -308,12 +309,14 @@ func drawCommand(t *rapid.T) Command {
 		c.Who, c.Reason = addr(rapid.IntRange(0, 9).Draw(t, "who")), rapid.String().Draw(t, "reason")
 		c.Eligible, c.Orderly = rapid.Bool().Draw(t, "eligible"), rapid.Bool().Draw(t, "orderly")
 	case opKeep:
-		c.Group, c.Who, c.Through = rapid.String().Draw(t, "group"), addr(3), core.ViewID(rapid.Uint64().Draw(t, "view"))
+		c.Group, c.Who = rapid.String().Draw(t, "group"), addr(3)
+		c.Through = core.ViewID(rapid.Uint64().Draw(t, "view"))
 	case opCommit:
 		c.Decision = &pdu.Decision{Name: rapid.String().Draw(t, "group"), Cut: []core.Seq{1, 2},
 			View: &core.View{ID: 3, Members: addrs(1, 2)}}
 	default:
 		c.Group, c.Create = rapid.String().Draw(t, "group"), rapid.Bool().Draw(t, "create")
+		c.Handlers = rapid.String().Draw(t, "handlers")
 		c.Signature, c.SafeCopies = rapid.Uint64().Draw(t, "signature"), rapid.IntRange(-1, 9).Draw(t, "copies")
 		c.Through = core.ViewID(rapid.Uint64().Draw(t, "through"))
 	}

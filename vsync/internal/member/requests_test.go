@@ -18,7 +18,8 @@ func TestJoinRefused(t *testing.T) {
 	}{
 		{"create what exists", Command{Op: opJoin, By: addr(3), Group: "g", Create: true}, RefusedExists},
 		{"other handlers", Command{Op: opJoin, By: addr(3), Group: "g", Signature: 9}, RefusedSignature},
-		{"a name without end", Command{Op: opJoin, By: addr(3), Group: strings.Repeat("n", groupNameMax+1)}, RefusedFull},
+		{"a name without end", Command{Op: opJoin, By: addr(3), Group: strings.Repeat("n", groupNameMax+1)},
+			RefusedFull},
 	} {
 		w := newTwins(t)
 		w.form("g", 1, 2)
@@ -101,7 +102,8 @@ func TestProposalsAreSuperseded(t *testing.T) {
 	w.do(Command{Op: opRemove, By: addr(2), Who: addr(4), Reason: "silent"})
 	old := w.a.byName["g"].pending
 	out := w.do(Command{Op: opRemove, By: addr(2), Who: addr(1), Reason: "silent"})
-	if r := said(out, EffectRemoved); len(r) != 1 || r[0].Who != addr(1) || r[0].By != addr(2) || r[0].Reason != "silent" {
+	r := said(out, EffectRemoved)
+	if len(r) != 1 || r[0].Who != addr(1) || r[0].By != addr(2) || r[0].Reason != "silent" {
 		t.Errorf("told %+v", out)
 	}
 	p := w.a.byName["g"].pending
@@ -139,10 +141,12 @@ func TestRemovedForGood(t *testing.T) {
 	w := newTwins(t)
 	w.add(1, 2)
 	w.do(Command{Op: opRemove, By: addr(1), Who: addr(2)})
-	if out := w.do(Command{Op: opAdd, By: addr(2), Who: addr(2)}); len(said(out, EffectAdded)) != 0 || w.a.Alive(addr(2)) {
+	out := w.do(Command{Op: opAdd, By: addr(2), Who: addr(2)})
+	if len(said(out, EffectAdded)) != 0 || w.a.Alive(addr(2)) {
 		t.Errorf("added again: %+v", out)
 	}
-	if !w.a.Removed(addr(2).Incarnation) || w.a.Removed(addr(1).Incarnation) || !slices.Equal(w.a.Processes(), addrs(1)) {
+	if !w.a.Removed(addr(2).Incarnation) || w.a.Removed(addr(1).Incarnation) ||
+		!slices.Equal(w.a.Processes(), addrs(1)) {
 		t.Errorf("processes %v", w.a.Processes())
 	}
 	if out := w.do(Command{Op: opRemove, By: addr(1), Who: addr(2)}); len(said(out, EffectRemoved)) != 0 {
@@ -293,7 +297,7 @@ func TestEveryoneFails(t *testing.T) {
 	out := w.do(Command{Op: opRemove, By: addr(2), Who: addr(1), Reason: "silent"})
 	d := said(out, EffectDecided)
 	if len(d) != 1 || !slices.Equal(d[0].Decision.View.Members, addrs(2)) || d[0].Decision.Source != addr(2) ||
-		d[0].Decision.Stateless != nil && len(d[0].Decision.Stateless) != 0 {
+		len(d[0].Decision.Stateless) != 0 {
 		t.Errorf("told %+v", out)
 	}
 	w.check()

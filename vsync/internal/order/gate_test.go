@@ -56,8 +56,8 @@ func (w *world) finish() {
 	}
 }
 
-// When a view ends, all survivors deliver the same, whatever each had delivered before and whoever crashed: the cut, but
-// for what stands behind causes that nobody holds any more; and they agree on the order.
+// When a view ends, all survivors deliver the same, whatever each had delivered before and whoever crashed: the cut,
+// but for what stands behind causes that nobody holds any more; and they agree on the order.
 func TestClose(t *testing.T) {
 	// rows: MC-08, MC-16, VIEW-15, SAF-31, CAP-01
 	rapid.Check(t, func(t *rapid.T) {
@@ -219,7 +219,8 @@ func FuzzRecords(f *testing.F) {
 			if !ok {
 				break
 			}
-			if again, _, ok := DecodeCause(AppendCause(nil, cause), 4); !ok || again != cause || len(more) >= len(rest) {
+			again, _, ok := DecodeCause(AppendCause(nil, cause), 4)
+			if !ok || again != cause || len(more) >= len(rest) {
 				t.Fatalf("%v became %v, %d bytes became %d", cause, again, len(rest), len(more))
 			}
 			rest = more

@@ -63,19 +63,7 @@ func (m *member) hasSafe(r core.Rank, q core.Seq) bool {
 	return pdu.FlavourOf(m.Flags(r, q)) == core.Safe
 }
 func (w *world) length(r core.Rank) core.Seq                { return core.Seq(len(w.streams[r])) }
-func (w *world) stream(r core.Rank, f core.Flavour) []name  { return w.all(r, w.length(r), f) }
 func (m *member) packet(r core.Rank, q core.Seq) (p packet) { return m.w.streams[r][q-1] }
-
-// all returns the packets of one flavour in a stream up to q.
-func (w *world) all(r core.Rank, to core.Seq, f core.Flavour) []name {
-	var list []name
-	for i, p := range w.streams[r][:to] {
-		if pdu.FlavourOf(p.flags) == f && !pdu.IsControl(p.flags) {
-			list = append(list, name{r, core.Seq(i + 1)})
-		}
-	}
-	return list
-}
 
 // Deliver checks at once what every single delivery must keep to.
 func (m *member) Deliver(r core.Rank, q core.Seq) bool {

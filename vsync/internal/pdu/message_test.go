@@ -125,8 +125,8 @@ func drawMessage(t *rapid.T) (Type, Message) {
 	case 1:
 		return TypeDone, &Done{rapid.Uint64().Draw(t, "number")}
 	case 2:
-		return TypeRefuse, &Refuse{rapid.String().Draw(t, "name"), rapid.Byte().Draw(t, "reason"),
-			rapid.String().Draw(t, "handlers")}
+		return TypeRefuse, &Refuse{Name: rapid.String().Draw(t, "name"), Reason: rapid.Byte().Draw(t, "reason"),
+			Handlers: rapid.String().Draw(t, "handlers")}
 	case 3:
 		return TypePropose, &Propose{drawDecision(t), drawView(t, 0), drawAddresses(t, "flushers", 0), address(3)}
 	case 4:

@@ -129,8 +129,8 @@ func (x *node) deliver() {
 			q := x.st.DeliveredTo(r) + 1
 			f := x.st.Held(r, q)
 			if f.IsZero() {
-				x.net.t.Fatalf("member %d received to %d of rank %d, and does not hold %d", x.self, x.st.ReceivedTo(r), r,
-					q)
+				x.net.t.Fatalf("member %d received to %d of rank %d, and does not hold %d", x.self,
+					x.st.ReceivedTo(r), r, q)
 			}
 			if b := x.out.Arena().Bytes(f)[wire.HeaderLen:]; len(b) == 8 {
 				x.taken[r] = append(x.taken[r], binary.BigEndian.Uint64(b))

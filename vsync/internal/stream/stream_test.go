@@ -14,8 +14,8 @@ import (
 	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
 )
 
-// Under loss, doubling and reordering, with applications that pause: each stream is delivered in its order, once, and in
-// the end everywhere; nothing is called stable that somebody lacks; and at rest nobody keeps a packet.
+// Under loss, doubling and reordering, with applications that pause: each stream is delivered in its order, once, and
+// in the end everywhere; nothing is called stable that somebody lacks; and at rest nobody keeps a packet.
 func TestStreams(t *testing.T) {
 	// rows: MC-01, MC-05, MC-06, MC-07
 	for _, ch := range []dataplane.Channel{0, 5000} {
@@ -35,7 +35,8 @@ func TestStreams(t *testing.T) {
 			for _, x := range w.nodes {
 				for r, y := range w.nodes {
 					if uint64(len(x.taken[r])) != y.sent {
-						t.Fatalf("member %d delivered %d of the %d packets of rank %d", x.self, len(x.taken[r]), y.sent, r)
+						t.Fatalf("member %d delivered %d of the %d packets of rank %d", x.self, len(x.taken[r]),
+							y.sent, r)
 					}
 				}
 				if got := x.out.Arena().Outstanding(); got != 0 {
@@ -255,7 +256,8 @@ func TestOldDuplicate(t *testing.T) {
 	w.settle()
 	x := w.nodes[1]
 	w.arrive(again)
-	if x.st.Count.Duplicates != 1 || x.st.ReceivedTo(0) != 1 || len(x.taken[0]) != 1 || x.out.Arena().Outstanding() != 0 {
+	if x.st.Count.Duplicates != 1 || x.st.ReceivedTo(0) != 1 || len(x.taken[0]) != 1 ||
+		x.out.Arena().Outstanding() != 0 {
 		t.Errorf("received to %d, delivered %v, %d frames kept, counted %+v", x.st.ReceivedTo(0), x.taken[0],
 			x.out.Arena().Outstanding(), x.st.Count)
 	}

@@ -66,7 +66,9 @@ type process struct {
 	system   *system
 	stopping bool
 	over     bool
-	cutAfter int  // actions until it crashes; -1: it does not
+	steps    int  // packets sent, and things handed to the application, since they are counted
+	cutAfter int  // steps until it crashes; -1: it does not
+	mutedFor int  // for so many steps before it crashes its packets do not leave the machine
 	mute     bool // its packets do not leave the machine any more
 }
 
@@ -105,6 +107,7 @@ func (w *World) launch(n *node) *process {
 	n.proc = p
 	w.byEndpoint[p.addr.Endpoint()] = n
 	w.live = append(w.live, p)
+	w.placeCrash(p)
 	w.stats.Processes++
 	w.trace.printf(w.now, p.name(), "starts as %v", p.addr)
 	p.engine.Start(p.now())
@@ -211,10 +214,14 @@ func (w *World) carryOut(p *process, out *engine.Output) bool {
 	return p.cutAfter != 0
 }
 
-// mayGoOn counts one action and returns false from the moment at which the process crashes.
+// mayGoOn counts one step and returns false from the moment at which the process crashes.
 func (p *process) mayGoOn() bool {
 	if p.cutAfter > 0 {
 		p.cutAfter--
+		p.mute = p.mute || p.cutAfter < p.mutedFor
+	}
+	if p.cutAfter != 0 {
+		p.steps++
 	}
 	return p.cutAfter != 0
 }
@@ -330,6 +337,9 @@ func (w *World) end(p *process, how fate, err error) {
 	w.ended = append(w.ended, p)
 	if p.system != nil {
 		p.system.look(w)
+	}
+	if how == crashed && w.onCrash != nil {
+		w.onCrash()
 	}
 }
 

@@ -100,6 +100,8 @@ type World struct {
 	healed     bool
 	scratch    []byte
 	onEntry    func(m *member, e *entry) // sees every entry of every log; for stories
+	crashes    []SmallCrash              // of a small world whose change is under way
+	onCrash    func()                    // sees crashes; for small worlds
 }
 
 // NewWorld returns the world of a seed, before anything has happened.

@@ -18,12 +18,17 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strings"
 
 	"github.com/khamsin-io/khamsin/vsync/sim"
 )
 
+// gcPercent makes the collector lazy: worlds are small, short, and many.
+const gcPercent = 400
+
 func main() {
+	debug.SetGCPercent(gcPercent)
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 

@@ -16,6 +16,7 @@ import (
 type tally struct {
 	mu      sync.Mutex
 	out     io.Writer
+	bug     string
 	played  [3]atomic.Int64 // worlds by the number of their crashes
 	left    atomic.Int64    // worlds with two crashes that were not played
 	failed  []string
@@ -26,7 +27,7 @@ type tally struct {
 // exhaustive plays the small worlds: every change without a crash, with one crash at every step, and with a second one
 // at every step behind it. Of the last it plays one in s.every.
 func exhaustive(s *settings, out, diag io.Writer) int {
-	t := &tally{out: out, started: time.Now(), said: time.Now()}
+	t := &tally{out: out, bug: s.bug, started: time.Now(), said: time.Now()}
 	var ones []sim.SmallWorld
 	for _, change := range sim.SmallChanges() {
 		if s.change != "" && s.change != change {
@@ -55,7 +56,8 @@ func exhaustive(s *settings, out, diag io.Writer) int {
 		}
 		fmt.Fprintf(out, "sim: failed: simrun -world %s\n", name)
 	}
-	fmt.Fprintf(out, "sim: small worlds: %d played in %v, with no crash %d, one %d, two %d (and %d not played): %d failed\n",
+	fmt.Fprintf(out, "sim: small worlds: %d played in %v, with no crash %d, one %d, two %d (not played: %d): "+
+		"%d failed\n",
 		t.played[0].Load()+t.played[1].Load()+t.played[2].Load(), time.Since(t.started).Round(time.Second),
 		t.played[0].Load(), t.played[1].Load(), t.played[2].Load(), t.left.Load(), len(t.failed))
 	return min(1, len(t.failed))
@@ -74,7 +76,7 @@ func (t *tally) family(one sim.SmallWorld, number, every int) {
 
 // play plays a world and reports it when it failed.
 func (t *tally) play(w sim.SmallWorld) *sim.SmallResult {
-	r := sim.PlaySmallWorld(w, nil)
+	r := sim.PlaySmallWorld(w, t.bug, nil)
 	t.played[len(w.Crashes)].Add(1)
 	if r.Failed() {
 		t.mu.Lock()
@@ -111,7 +113,7 @@ func singleSmall(s *settings, out, diag io.Writer) int {
 	if s.trace {
 		trace = buf
 	}
-	r := sim.PlaySmallWorld(w, trace)
+	r := sim.PlaySmallWorld(w, s.bug, trace)
 	r.Report(buf)
 	fmt.Fprintf(buf, "sim: played %s: %d failed\n", w, min(1, len(r.Failures)))
 	return min(1, len(r.Failures))

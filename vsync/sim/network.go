@@ -168,6 +168,8 @@ func (n *network) lost(from, to *node, l *link, pkt *packet) string {
 		return "partition"
 	case l.deafUntil > n.w.now:
 		return "one-way"
+	case from.proc != nil && from.proc.mute && from.proc.heardBy != to.number:
+		return "crash"
 	case n.ruled(from, to, pkt):
 		return "rule"
 	case n.draw.chance(n.weather.Loss):

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/khamsin-io/khamsin/dataplane/clock"
 	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/engine"
 )
@@ -20,10 +21,10 @@ type SmallWorld struct {
 	Crashes []SmallCrash
 }
 
-// SmallCrash is a crash at a step. Of the packets that the process sent in the Lost steps before, none leaves its
-// machine, though its application saw what they were about.
+// SmallCrash is a crash at a step. The packets that the process sent in the Lost steps before are lost, though its
+// application saw what they were about: none gets anywhere, or they get to the node Heard only.
 type SmallCrash struct {
-	Node, Step, Lost int
+	Node, Step, Lost, Heard int
 }
 
 // SmallResult is what became of a small world, and where one more process could crash in it.
@@ -36,10 +37,8 @@ type SmallResult struct {
 // smallSteps are the steps of a node between the last crash, or the beginning of the change, and its end.
 type smallSteps struct{ node, from, to int }
 
-// smallLost lists how many steps' packets may be lost with a crash: none, or those of the last few turns.
-//
-// immutable: table
-var smallLost = [...]int{0, 6}
+// smallLost is of how many steps the packets are lost with a crash: those of the last few turns.
+const smallLost = 6
 
 // smallChange is a change of view in a group of three or four.
 type smallChange struct {
@@ -57,7 +56,12 @@ func smallChanges() []smallChange {
 		return func(w *World) { w.smallMember(n, func(m *member) { m.leave() }) }
 	}
 	fail := func(n int) func(w *World) {
-		return func(w *World) { w.end(w.nodes[n-1].proc, crashed, nil); w.bury() }
+		return func(w *World) {
+			if p := w.nodes[n-1].proc; p != nil {
+				w.end(p, crashed, nil)
+				w.bury()
+			}
+		}
 	}
 	return []smallChange{
 		// The ORACLE's leader is the coordinator and makes the state as well.
@@ -85,13 +89,17 @@ func SmallChanges() []string {
 	return names
 }
 
-// String names the world, as ParseSmallWorld reads it: the change, and each crash as node:step or node:step-lost.
+// String names the world, as ParseSmallWorld reads it: the change, and each crash as node:step, node:step-lost or
+// node:step-lost>heard.
 func (s SmallWorld) String() string {
 	parts := []string{s.Change}
 	for _, c := range s.Crashes {
 		text := fmt.Sprintf("%d:%d", c.Node, c.Step)
 		if c.Lost > 0 {
 			text += fmt.Sprintf("-%d", c.Lost)
+		}
+		if c.Heard > 0 {
+			text += fmt.Sprintf(">%d", c.Heard)
 		}
 		parts = append(parts, text)
 	}
@@ -107,16 +115,17 @@ func ParseSmallWorld(text string) (SmallWorld, error) {
 	}
 	for _, part := range parts[1:] {
 		var c SmallCrash
-		node, at, ok := strings.Cut(part, ":")
-		step, lost, loses := strings.Cut(at, "-")
-		var err1, err2, err3 error
-		c.Node, err1 = strconv.Atoi(node)
-		c.Step, err2 = strconv.Atoi(step)
-		if loses {
-			c.Lost, err3 = strconv.Atoi(lost)
+		rest, heard, hears := strings.Cut(part, ">")
+		rest, lost, loses := strings.Cut(rest, "-")
+		node, step, ok := strings.Cut(rest, ":")
+		read := func(text string, present bool) (n int) {
+			n, err := strconv.Atoi(text)
+			ok = ok && (!present || err == nil && n > 0)
+			return n
 		}
-		if !ok || err1 != nil || err2 != nil || err3 != nil || c.Node < 1 || c.Step < 1 || c.Lost < 0 {
-			return s, fmt.Errorf("%q is not a crash: write node:step or node:step-lost", part)
+		c.Node, c.Step, c.Lost, c.Heard = read(node, true), read(step, true), read(lost, loses), read(heard, hears)
+		if !ok || hears && !loses {
+			return s, fmt.Errorf("%q is not a crash: write node:step, node:step-lost or node:step-lost>heard", part)
 		}
 		s.Crashes = append(s.Crashes, c)
 	}
@@ -124,24 +133,35 @@ func ParseSmallWorld(text string) (SmallWorld, error) {
 }
 
 // Next returns the worlds that are the same up to the last crash, and have one more behind it, before the group is at
-// rest again: at each step of each process, with and without its last packets.
+// rest again: at each step of each process, with all its packets, with the last ones lost on the way to all but one
+// node, and, for the first crash, on the way to all.
 func (r *SmallResult) Next() []SmallWorld {
 	var next []SmallWorld
 	for _, s := range r.steps {
+		heard := 0
+		for _, other := range r.steps {
+			if heard == 0 && other.node != s.node && other.to > 0 {
+				heard = other.node
+			}
+		}
 		for step := s.from + 1; step <= s.to; step++ {
-			for _, lost := range smallLost {
-				next = append(next, SmallWorld{
-					Change:  r.World.Change,
-					Crashes: append(slices.Clone(r.World.Crashes), SmallCrash{s.node, step, lost}),
-				})
+			variants := []SmallCrash{
+				{s.node, step, 0, 0}, {s.node, step, smallLost, heard}, {s.node, step, smallLost, 0},
+			}
+			if len(r.World.Crashes) > 0 {
+				variants = variants[:2]
+			}
+			for _, c := range variants {
+				next = append(next, SmallWorld{r.World.Change, append(slices.Clone(r.World.Crashes), c)})
 			}
 		}
 	}
 	return next
 }
 
-// PlaySmallWorld plays a small world and judges it. The timeline goes to trace unless it is nil.
-func PlaySmallWorld(s SmallWorld, trace io.Writer) *SmallResult {
+// PlaySmallWorld plays a small world and judges it. The planted bug may be empty; see Canaries. The timeline goes to
+// trace unless it is nil.
+func PlaySmallWorld(s SmallWorld, bug string, trace io.Writer) *SmallResult {
 	changes := smallChanges()
 	i := slices.IndexFunc(changes, func(c smallChange) bool { return c.name == s.Change })
 	if i < 0 {
@@ -155,9 +175,10 @@ func PlaySmallWorld(s SmallWorld, trace io.Writer) *SmallResult {
 		Seed: 1, Nodes: c.nodes, Groups: 1, Oracle: c.oracle, Faults: time.Second, MTU: 600,
 		Weather:  &Weather{Delay: 100 * time.Microsecond, OracleCrash: true},
 		Mix:      &Mix{Burst: 1, Flavours: [6]int{core.FIFO: 1}, StateMax: 3000, ConsumeBatch: 1},
-		TxChunks: 512, RxChunks: 512, Trace: trace, timing: &timing, limits: &limits,
+		TxChunks: 512, RxChunks: 512, Canary: bug, Trace: trace, timing: &timing, limits: &limits,
 	})
 	w.history.safeOf[0] = 0
+	w.every = time.Millisecond
 	r := &SmallResult{World: s}
 	if w.guard(func() { w.playSmall(&c, r) }) {
 		w.guard(w.closeSmall)
@@ -170,8 +191,9 @@ func PlaySmallWorld(s SmallWorld, trace io.Writer) *SmallResult {
 func smallLimits() (engine.Timing, engine.Limits) {
 	t, l := engine.Defaults()
 	t.Discovery, t.Beacon, t.Gather = 6*time.Millisecond, 2*time.Millisecond, 500*time.Microsecond
-	t.Heartbeat, t.Suspect, t.Step = 10*time.Millisecond, 30*time.Millisecond, 40*time.Millisecond
-	t.Request, t.OracleLost, t.LinkRetry = 20*time.Millisecond, 300*time.Millisecond, 5*time.Millisecond
+	t.Heartbeat, t.Suspect, t.Step = 6*time.Millisecond, 15*time.Millisecond, 20*time.Millisecond
+	t.Request, t.OracleLost, t.LinkRetry = 12*time.Millisecond, 60*time.Millisecond, 5*time.Millisecond
+	t.Sync = 8 * time.Millisecond
 	l.Window, l.Queue, l.JoinerQueue, l.Pending, l.Transfer = 32, 64, 64<<10, 64<<10, 64<<10
 	return t, l
 }
@@ -179,10 +201,11 @@ func smallLimits() (engine.Timing, engine.Limits) {
 // Bounds of a small world.
 const (
 	smallBound = 5 * time.Second       // until the group is at rest again
-	smallQuiet = 15 * time.Millisecond // for which it must stay so
+	smallQuiet = 20 * time.Millisecond // for which it must stay so: a process that is silent is noticed meanwhile
 )
 
-// playSmall forms the group, begins the change while every member sends, and waits for rest, twice.
+// playSmall forms the group, begins the change while every member sends, waits for rest, and looks whether the group
+// still works.
 func (w *World) playSmall(c *smallChange, r *SmallResult) {
 	for range c.nodes {
 		w.launch(w.addNode())
@@ -194,7 +217,7 @@ func (w *World) playSmall(c *smallChange, r *SmallResult) {
 		w.settle(p)
 		w.runUntil(w.now.Add(10*time.Millisecond), nil)
 	}
-	if !w.restSmall("while the group was formed") {
+	if !w.restSmall("while the group was formed", func() {}) {
 		return
 	}
 	w.crashes = r.World.Crashes
@@ -202,34 +225,38 @@ func (w *World) playSmall(c *smallChange, r *SmallResult) {
 	for _, p := range w.live {
 		w.placeCrash(p)
 	}
-	for _, n := range c.members {
-		w.smallMember(n, func(m *member) {
-			for _, f := range []core.Flavour{core.FIFO, core.Total, core.Causal, core.Safe} {
-				m.send(f, 20)
-			}
-		})
-	}
-	c.begin(w)
 	w.onCrash()
-	if !w.restSmall("in the change") {
+	w.smallSends(c, core.FIFO, core.Total)
+	w.runUntil(w.now.Add(150*time.Microsecond), nil)
+	w.smallSends(c, core.Causal, core.Safe)
+	c.begin(w)
+	w.smallSends(c, core.Total)
+	w.smallMember(c.members[len(c.members)-1], func(m *member) { m.flush(0) })
+	if !w.restSmall("in the change", func() { w.countSteps(r, false) }) {
 		return
 	}
-	w.countSteps(r, false)
 	w.crashes, w.onCrash = nil, nil
-	if w.crashRest() && !w.restSmall("after a crash at the end of the change") {
+	if w.crashRest() && !w.restSmall("after a crash at the end of the change", func() {}) {
 		return
 	}
 	w.probe()
-	if w.restSmall("after every member sent once more") {
-		w.runUntil(w.now.Add(smallQuiet), nil)
+	if w.restSmall("after every member sent once more", func() {}) {
 		for _, p := range w.live {
 			for _, m := range p.members {
 				m.life.rest = len(m.life.log)
 			}
 		}
-		if why := w.unrest(); why != "" {
-			w.history.complain(checkLiveness, w.now, "the rest did not last: %s", why)
-		}
+	}
+}
+
+// smallSends lets every member of the group send a message of each flavour.
+func (w *World) smallSends(c *smallChange, flavours ...core.Flavour) {
+	for _, n := range c.members {
+		w.smallMember(n, func(m *member) {
+			for _, f := range flavours {
+				m.send(f, 20)
+			}
+		})
 	}
 }
 
@@ -256,12 +283,21 @@ func (w *World) smallMember(n int, f func(m *member)) {
 	}
 }
 
-// restSmall waits for rest and complains when it does not come.
-func (w *World) restSmall(when string) bool {
+// restSmall waits for a rest that lasts, calls found at its beginning, which may come again, and complains when there
+// is none.
+func (w *World) restSmall(when string, found func()) bool {
 	why := ""
+	since := clock.Never
 	ok := w.runUntil(w.now.Add(smallBound), func() bool {
-		why = w.unrest()
-		return why == ""
+		if why = w.unrest(); why != "" {
+			since = clock.Never
+			return false
+		}
+		if since == clock.Never {
+			since = w.now
+			found()
+		}
+		return w.now.Sub(since) >= smallQuiet
 	})
 	if !ok {
 		w.history.complain(checkLiveness, w.now, "no rest within %v %s: %s", smallBound, when, why)
@@ -283,7 +319,7 @@ func (w *World) placeCrash(p *process) {
 	p.steps = 0
 	for _, c := range w.crashes {
 		if c.Node == p.node.number {
-			p.cutAfter, p.mutedFor, p.record.disturb = c.Step, c.Lost, true
+			p.cutAfter, p.mutedFor, p.heardBy, p.record.disturb = c.Step, c.Lost, c.Heard, true
 		}
 	}
 }

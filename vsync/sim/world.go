@@ -98,6 +98,7 @@ type World struct {
 	token      uint64
 	sending    bool // applications send on their own
 	healed     bool
+	every      time.Duration // between two looks for what runUntil waits for
 	scratch    []byte
 	onEntry    func(m *member, e *entry) // sees every entry of every log; for stories
 	crashes    []SmallCrash              // of a small world whose change is under way
@@ -109,7 +110,7 @@ func NewWorld(o Options) *World {
 	if o.engine == nil {
 		o.engine = newEngine
 	}
-	w := &World{opts: o, byEndpoint: map[dataplane.Endpoint]*node{}}
+	w := &World{opts: o, byEndpoint: map[dataplane.Endpoint]*node{}, every: 5 * time.Millisecond}
 	w.apps, w.nodeDraw = newRandom(o.Seed, drawApplications), newRandom(o.Seed, drawNodes)
 	w.trace = tracer{hash: mix(o.Seed), out: o.Trace}
 	w.history = &history{anonymous: map[place]*message{}}
@@ -267,9 +268,8 @@ func (w *World) engineConfig(p *process) engine.Config {
 // runUntil lets everything happen that is due up to a time, and stops early when stop, unless nil, returns true; it is
 // asked from time to time.
 func (w *World) runUntil(end clock.Time, stop func() bool) bool {
-	const every = 5 * time.Millisecond
 	for {
-		next := min(end, w.now.Add(every))
+		next := min(end, w.now.Add(w.every))
 		for w.agenda.first() <= next {
 			e := w.agenda.take()
 			w.now = e.at

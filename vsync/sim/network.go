@@ -170,6 +170,8 @@ func (n *network) lost(from, to *node, l *link, pkt *packet) string {
 		return "one-way"
 	case from.proc != nil && from.proc.mute && from.proc.heardBy != to.number:
 		return "crash"
+	case pkt.channel != 0 && (from.muteUntil > n.w.now || to.deafUntil > n.w.now):
+		return "multicast one-way"
 	case n.ruled(from, to, pkt):
 		return "rule"
 	case n.draw.chance(n.weather.Loss):
@@ -249,4 +251,7 @@ func (n *network) heal() {
 	n.weather = n.weather.healed()
 	n.side, n.rules = nil, nil
 	clear(n.links)
+	for _, who := range n.w.nodes {
+		who.deafUntil, who.muteUntil = 0, 0
+	}
 }

@@ -18,8 +18,10 @@ type node struct {
 	offset      clock.Time // its clock at the start of the world
 	drift       int64      // its clock gains so many parts in a million
 	pausedUntil clock.Time
-	deferred    []event  // what came due while it was paused
-	proc        *process // nil while nothing runs
+	deafUntil   clock.Time // no multicast reaches it
+	muteUntil   clock.Time // its multicasts get nowhere
+	deferred    []event    // what came due while it was paused
+	proc        *process   // nil while nothing runs
 	runs        int
 	inbox       []*packet
 	pollPending bool
@@ -257,7 +259,7 @@ func (p *process) onEvent(e *engine.Event) {
 		p.onOver(e.Err)
 	case engine.EventEnded:
 		if m != nil {
-			m.onEnded()
+			m.onEnded(e.Err)
 		}
 	case engine.EventRoom, engine.EventPeerRoom:
 		if m != nil {

@@ -22,6 +22,7 @@ type Mix struct {
 	AsyncState   bool          // an application goes on handling deliveries while it hands over a state
 	Peer         float64       // share of messages that go to one member
 	Flush        float64       // of bursts that end in a Flush
+	FlushSome    float64       // of Flushes: those that want the messages at some members only
 	Reply        float64       // of deliveries that cause another message, divided by the group's size
 	ConsumeBatch int           // packets that an application consumes before it says so
 }
@@ -61,6 +62,16 @@ func drawMix(r random) Mix {
 		m.Flavours[only] = 1
 	}
 	return m
+}
+
+// drawRareUse draws what applications seldom do, and makes many members send little each.
+func (w *World) drawRareUse(r random) {
+	if r.chance(0.3) {
+		w.mix.FlushSome = r.Float64()
+	}
+	if w.weather.Storm >= membersMax {
+		w.mix.Budget, w.mix.Interval = w.mix.Budget/8, 8*w.mix.Interval
+	}
 }
 
 // making is a state on its way to joiners.
@@ -197,12 +208,20 @@ func (m *member) burst() {
 			m.sendOne()
 		}
 		if w.apps.chance(w.mix.Flush) {
-			m.flush(0)
+			m.flush(m.drawCopies())
 		}
 	}
 	if m.budget > 0 {
 		m.later(eventSend, w.apps.around(w.mix.Interval))
 	}
+}
+
+// drawCopies draws how many members a Flush waits for; 0 means all.
+func (m *member) drawCopies() int {
+	if m.view == nil || !m.p.w.apps.chance(m.p.w.mix.FlushSome) {
+		return 0
+	}
+	return 1 + m.p.w.apps.IntN(m.view.Size())
 }
 
 // sendOne sends a message of the mix.
@@ -370,6 +389,13 @@ func (m *member) leave() {
 	m.p.w.trace.printf(m.p.w.now, m.p.name(), "leaves %s", m.p.w.history.groups[m.life.group])
 	m.outbox = nil
 	m.p.engine.Leave(m.p.now(), m.handle)
+}
+
+// terminate asks the engine to end the group for all its members.
+func (m *member) terminate() {
+	m.life.terminates = true
+	m.p.w.trace.printf(m.p.w.now, m.p.name(), "terminates %s", m.p.w.history.groups[m.life.group])
+	m.p.engine.Terminate(m.p.now(), m.handle)
 }
 
 // makeState makes the state for joiners, as it is at this point of the delivery order, and begins to hand it over.

@@ -19,7 +19,8 @@ const firstPID = 1000
 
 // Sizes of what the engines may hold; see drawLimits.
 const (
-	membersMax = 16
+	membersMax = 16 // of a group in which nobody needs to be short of room
+	stormMax   = 30 // nodes that join at the same moment
 	windowMax  = 112
 	queueMax   = 512
 	rxChunks   = 8192
@@ -131,6 +132,7 @@ func (w *World) draw() {
 	}
 	w.drawOracle(newRandom(o.Seed, drawOracle))
 	w.mix = drawMix(r)
+	w.drawRareUse(newRandom(o.Seed, drawRarities+1<<8))
 	if o.Mix != nil {
 		w.mix = *o.Mix
 	}
@@ -157,6 +159,9 @@ func (w *World) draw() {
 	}
 	if o.TxChunks == 0 {
 		o.TxChunks, o.RxChunks = txChunks, rxChunks
+	}
+	if w.weather.LongCut {
+		o.Faults += w.timing.OracleLost * 3 / 2
 	}
 	for g := range o.Groups {
 		w.addGroup(fmt.Sprintf("group%d", g), []int{0, 0, -1, 2}[r.IntN(4)])
@@ -208,6 +213,9 @@ func (w *World) drawLimits(r random) {
 	}
 	if r.chance(0.3) {
 		l.Queue = 4 + r.IntN(100)
+	}
+	if w.weather.Storm >= membersMax {
+		l.Window = min(l.Window, windowMax*membersMax/(2*stormMax))
 	}
 	if r.chance(0.3) {
 		l.Pending = 5000 + r.IntN(30_000)
@@ -397,7 +405,7 @@ func (w *World) onLaunch(n *node, mask int) {
 	p := w.launch(n)
 	for g := range w.history.groups {
 		if mask&(1<<g) != 0 && !p.over {
-			p.join(g)
+			p.joinAs(g, w.drawMode())
 			w.settle(p)
 		}
 	}

@@ -329,8 +329,10 @@ func (m *member) onEnded(err error) {
 	switch {
 	case errors.Is(err, engine.ErrTerminated):
 		m.life.fate = ended
+		m.p.w.stats.Ended++
 	case errors.Is(err, engine.ErrGroupExists):
 		m.life.fate = refused
+		m.p.w.stats.Refused++
 	case m.leaving:
 		m.life.fate = left
 	case m.p.stopping:

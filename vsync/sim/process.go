@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -296,6 +297,7 @@ func (p *process) onFlushed(token uint64) {
 		return
 	}
 	delete(p.flushing, token)
+	p.w.stats.Some += btoi(f.record.k > 0)
 	f.record.done, f.record.doneAt, f.record.entry = true, p.w.now, len(f.m.life.log)
 }
 
@@ -314,6 +316,7 @@ func (p *process) onOver(err error) {
 	if p.stopping {
 		how = stopped
 	}
+	p.w.stats.GivenUp += btoi(errors.Is(err, engine.ErrOracleLost))
 	p.w.end(p, how, err)
 }
 

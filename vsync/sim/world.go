@@ -63,6 +63,10 @@ type Stats struct {
 	Crashes    int
 	Full       int // submissions refused for want of room
 	Warnings   int
+	Ended      int // memberships that ended with their group
+	Refused    int // joins that were to create a group and found one
+	GivenUp    int // processes that lost the ORACLE
+	Some       int // Flushes that waited for some members only
 	HeldMax    int // most frames that a process at rest held at the end
 }
 

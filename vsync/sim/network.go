@@ -43,7 +43,6 @@ type network struct {
 	w        *World
 	weather  Weather
 	draw     random
-	links    map[uint64]*link // by both node numbers; only looked up
 	channels map[dataplane.Channel][]*node
 	side     []bool // by node number: which side of the partition; nil: none
 	rules    []dropRule
@@ -53,7 +52,7 @@ type network struct {
 
 func newNetwork(w *World, weather Weather) *network {
 	return &network{
-		w: w, weather: weather, draw: newRandom(w.opts.Seed, drawNetwork), links: map[uint64]*link{},
+		w: w, weather: weather, draw: newRandom(w.opts.Seed, drawNetwork),
 		channels: map[dataplane.Channel][]*node{}, crc: crc32.MakeTable(crc32.Castagnoli),
 	}
 }
@@ -216,13 +215,10 @@ func (n *network) ruled(from, to *node, pkt *packet) bool {
 }
 
 func (n *network) link(from, to *node) *link {
-	key := uint64(from.number)<<32 | uint64(to.number)
-	l := n.links[key]
-	if l == nil {
-		l = new(link)
-		n.links[key] = l
+	for len(from.links) <= to.number {
+		from.links = append(from.links, make([]link, max(8, len(from.links)))...)
 	}
-	return l
+	return &from.links[to.number]
 }
 
 // get returns a packet with a copy of the bytes and one reference.
@@ -250,8 +246,8 @@ func (n *network) put(pkt *packet) {
 func (n *network) heal() {
 	n.weather = n.weather.healed()
 	n.side, n.rules = nil, nil
-	clear(n.links)
 	for _, who := range n.w.nodes {
+		clear(who.links)
 		who.deafUntil, who.muteUntil = 0, 0
 	}
 }

@@ -24,6 +24,7 @@ type node struct {
 	deferred    []event    // what came due while it was paused
 	proc        *process   // nil while nothing runs
 	runs        int
+	links       []link // by the number of the node to which they lead; grows
 	inbox       []*packet
 	pollPending bool
 }

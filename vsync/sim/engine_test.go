@@ -36,6 +36,9 @@ func TestSeedsThatFailed(t *testing.T) {
 		{7220, "a process was accused that had not been told of its watcher, because the ORACLE's leader failed"},
 		{4162, "a process founded a second system while the first one elected a leader"},
 		{9169, "lanes to the lost ORACLE of another system kept their frames"},
+		{2942, "a lane did not go on when a joiner had its state"},
+		{3202, "a cut asked for packets beyond the window, and survivors refused them"},
+		{5398, "a watcher was relieved and not told so, because the ORACLE's leader failed"},
 		{911, "followers of a leader without a majority went on for twice the time"},
 	} {
 		if r := Run(Options{Seed: k.seed}); r.Failed() {

@@ -80,6 +80,7 @@ func (n *network) send(p *process, pk *dataplane.Packet) {
 	pkt.from, pkt.to, pkt.channel = p.addr.Endpoint(), pk.To, pk.Channel
 	w := n.w
 	w.stats.Packets++
+	w.stats.Bytes += len(bytes)
 	w.trace.note(traceSend, w.now, uint64(p.node.number), pkt.hash)
 	if w.trace.out != nil {
 		w.trace.printf(w.now, p.name(), "send to %s: %s", n.destination(pk), describe(bytes))

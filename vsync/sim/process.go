@@ -148,6 +148,8 @@ func (p *process) receive() {
 	n.inbox = n.inbox[:0]
 	p.batch = batch
 	if len(batch) > 0 {
+		p.w.stats.Steps++
+		p.w.stats.Arrived += len(batch)
 		p.engine.Receive(p.now(), batch)
 	}
 }

@@ -176,6 +176,7 @@ func (m *member) submit(msg *message) bool {
 	w, p := m.p.w, m.p
 	w.scratch = msg.content(w.scratch[:0])
 	var result engine.Result
+	w.stats.Steps++
 	if v := p.engine.View(m.handle); v != nil {
 		msg.view = v.ID
 	}

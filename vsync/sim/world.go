@@ -53,7 +53,10 @@ type Stats struct {
 	Virtual    time.Duration
 	Events     int
 	Processes  int
+	Steps      int // calls of engines that brought packets, a deadline or a command
 	Packets    int // sent
+	Bytes      int // in them
+	Arrived    int // copies of packets that engines took in
 	Lost       int // copies that did not arrive
 	Damaged    int // copies that arrived with flipped bits
 	Messages   int // accepted from applications
@@ -337,6 +340,7 @@ func (w *World) onProcess(e *event) {
 		}
 		p.timerAt = clock.Never
 		if p.engine.Deadline() <= p.now() {
+			w.stats.Steps++
 			p.engine.Tick(p.now())
 		}
 	case eventHandle:

@@ -70,6 +70,7 @@ type process struct {
 	system   *system
 	stopping bool
 	over     bool
+	ambush   ambush
 	steps    int  // packets sent, and things handed to the application, since they are counted
 	cutAfter int  // steps until it crashes; -1: it does not
 	mutedFor int  // for so many steps before it crashes its packets are lost
@@ -197,6 +198,9 @@ func (w *World) carryOut(p *process, out *engine.Output) bool {
 		}
 	}
 	for i := range out.Packets {
+		if p.ambush.springs(p.arena.Bytes(out.Packets[i].Frame)) {
+			p.cutAfter = 0
+		}
 		if p.mayGoOn() && (!p.mute || p.heardBy > 0) {
 			w.net.send(p, &out.Packets[i])
 		}

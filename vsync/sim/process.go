@@ -305,6 +305,9 @@ func (p *process) onFlushed(token uint64) {
 	}
 	delete(p.flushing, token)
 	p.w.stats.Some += btoi(f.record.k > 0)
+	if p.w.onFlush != nil {
+		p.w.onFlush(f.m, f.record)
+	}
 	f.record.done, f.record.doneAt, f.record.entry = true, p.w.now, len(f.m.life.log)
 }
 

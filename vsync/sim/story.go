@@ -44,16 +44,17 @@ func storyCommands() map[string]storyCommand {
 			(*story).doCrash},
 		"crash-before": {"crash-before NODE MESSAGE [NTH]: when it is about to send a control message: " +
 			strings.Join(controlNames[1:], ", "), (*story).doCrashBefore},
-		"oracle":      {"oracle COUNT: members of the ORACLE when complete; stands first", (*story).doOracle},
-		"create":      {"create NODE GROUP: join a group that must not exist", (*story).doCreate},
-		"terminate":   {"terminate NODE: end the group for all", (*story).doTerminate},
-		"pause":       {"pause NODE DURATION", (*story).doPause},
-		"stall":       {"stall NODE DURATION: its application handles nothing", (*story).doStall},
-		"drop":        {"drop NODE->NODE KIND COUNT: lose the next packets of a kind, or any", (*story).doDrop},
-		"partition":   {"partition NODE… | NODE…", (*story).doPartition},
-		"heal":        {"heal: end partition and drops", (*story).doHeal},
-		"run":         {"run DURATION: let time pass, and write what happened", (*story).doRun},
-		"expect-over": {"expect-over NODE REASON: the node's last process is over, and says why", (*story).doExpectOver},
+		"oracle":    {"oracle COUNT: members of the ORACLE when complete; stands first", (*story).doOracle},
+		"create":    {"create NODE GROUP: join a group that must not exist", (*story).doCreate},
+		"terminate": {"terminate NODE: end the group for all", (*story).doTerminate},
+		"pause":     {"pause NODE DURATION", (*story).doPause},
+		"stall":     {"stall NODE DURATION: its application handles nothing", (*story).doStall},
+		"drop":      {"drop NODE->NODE KIND COUNT: lose the next packets of a kind, or any", (*story).doDrop},
+		"partition": {"partition NODE… | NODE…", (*story).doPartition},
+		"heal":      {"heal: end partition and drops", (*story).doHeal},
+		"run":       {"run DURATION: let time pass, and write what happened", (*story).doRun},
+		"expect-over": {"expect-over NODE REASON: the node's last process is over, and says why",
+			(*story).doExpectOver},
 		"expect-view": {"expect-view NODE NODE…: the members of a node's present view, by rank", (*story).doExpectView},
 	}
 }
@@ -71,6 +72,7 @@ func PlayStory(script string, trace io.Writer) (output string, failures []Failur
 	w.history.groups, w.history.safeOf = nil, nil
 	s := &story{w: w}
 	w.onEntry = s.saw
+	w.onFlush = s.flushed
 	ok := w.guard(func() { err = s.play(script) })
 	if ok {
 		w.guard(s.close)
@@ -125,6 +127,15 @@ func (s *story) saw(m *member, e *entry) {
 		what = "init"
 	case entryEnd:
 		what = fmt.Sprintf("end: %v", e.err)
+	}
+	s.note(m.p, m.life.group, what)
+}
+
+// flushed notes that a Flush is over.
+func (s *story) flushed(m *member, f *flushRecord) {
+	what := "flush is over"
+	if f.k > 0 {
+		what = fmt.Sprintf("flush at %d members is over", f.k)
 	}
 	s.note(m.p, m.life.group, what)
 }

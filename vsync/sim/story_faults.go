@@ -22,8 +22,8 @@ type ambush struct {
 	left int // so many more of them; 0: none is planned
 }
 
-// springs tells whether a packet is the one that is not sent any more. A packet is taken for the beginning of a message;
-// in stories they are short.
+// springs tells whether a packet is the one that is not sent any more. A packet is taken for the beginning of a
+// message; in stories they are short.
 func (a *ambush) springs(packet []byte) bool {
 	const control = 0 // the lanes of control messages
 	var h wire.Header

@@ -108,9 +108,10 @@ type World struct {
 	healed     bool
 	every      time.Duration // between two looks for what runUntil waits for
 	scratch    []byte
-	onEntry    func(m *member, e *entry) // sees every entry of every log; for stories
-	crashes    []SmallCrash              // of a small world whose change is under way
-	onCrash    func()                    // sees crashes; for small worlds
+	onEntry    func(m *member, e *entry)       // sees every entry of every log; for stories
+	onFlush    func(m *member, f *flushRecord) // sees every Flush that is over; for stories
+	crashes    []SmallCrash                    // of a small world whose change is under way
+	onCrash    func()                          // sees crashes; for small worlds
 }
 
 // NewWorld returns the world of a seed, before anything has happened.

@@ -293,15 +293,17 @@ of an engine, which takes in all the packets that wait for it.
 ## One Send of 100 bytes
 
 One packet of data; an acknowledgement of each receiver, to the sender alone; and the sender's word on what is stable,
-which travels with its next packet. So packets grow with the members, one for each, and so do bytes (about 45 for an
+which travels with its next packet, or alone when there is none. So packets grow with the members, one for each, and so do bytes (about 45 for an
 acknowledgement); what one receiver takes in does not grow: it is the sender that takes in an acknowledgement of each.
 
 `
 	scaleOrder = `
 ## One OrderedSend of 100 bytes, not by rank 0
 
-As before, and rank 0's record of its place, on rank 0's stream, with acknowledgements of its own: twice as much, plus
-the acknowledgements that receivers send again when the sender asks for those that it misses. Linear like Send.
+As before, for two streams: the sender's, and that of rank 0 with the record of the message's place. Linear like Send,
+with about three packets for each member. An acknowledgement that is about several streams at once is multicast, though:
+where many members send within the interval of acknowledgements, packets stay one for each member and interval, and
+arrivals grow with the square, as below.
 
 `
 	scaleSafe = `

@@ -26,7 +26,6 @@ users = $(GO) list -f '{{.ImportPath}} {{join .TestImports " "}} {{join .XTestIm
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help check test unit fmt vet staticcheck lint rows rows-check generate generate-check deps sim sim-seed \
-.PHONY: help check test unit fmt vet staticcheck lint rows rows-check generate generate-check deps sim sim-seed \
 	exhaustive canary race cover conformance netns rdma-vm scale fuzz bench bench-compare cross demo
 
 help: ## list the commands

@@ -15,6 +15,7 @@ import (
 // tally is what an exhaustive search has found.
 type tally struct {
 	mu      sync.Mutex
+	seen    map[uint64]bool // worlds with one crash that were played, by the hash of all that happened
 	out     io.Writer
 	bug     string
 	played  [3]atomic.Int64 // worlds by the number of their crashes
@@ -27,7 +28,7 @@ type tally struct {
 // exhaustive plays the small worlds: every change without a crash, with one crash at every step, and with a second one
 // at every step behind it. Of the last it plays one in s.every.
 func exhaustive(s *settings, out, diag io.Writer) int {
-	t := &tally{out: out, bug: s.bug, started: time.Now(), said: time.Now()}
+	t := &tally{seen: map[uint64]bool{}, out: out, bug: s.bug, started: time.Now(), said: time.Now()}
 	var ones []sim.SmallWorld
 	for _, change := range sim.SmallChanges() {
 		if s.change != "" && s.change != change {
@@ -65,13 +66,26 @@ func exhaustive(s *settings, out, diag io.Writer) int {
 
 // family plays a world with one crash, and of those with a second one behind it each of a number.
 func (t *tally) family(one sim.SmallWorld, number, every int) {
-	for i, two := range t.play(one).Next() {
+	r := t.play(one)
+	if t.known(r) {
+		return // no packet was lost: another name of the same run
+	}
+	for i, two := range r.Next() {
 		if (i+number)%every == 0 {
 			t.play(two)
 		} else {
 			t.left.Add(1)
 		}
 	}
+}
+
+// known tells whether a world was the same run as one before.
+func (t *tally) known(r *sim.SmallResult) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old := t.seen[r.TraceHash]
+	t.seen[r.TraceHash] = true
+	return old
 }
 
 // play plays a world and reports it when it failed.

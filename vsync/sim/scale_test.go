@@ -293,8 +293,9 @@ of an engine, which takes in all the packets that wait for it.
 ## One Send of 100 bytes
 
 One packet of data; an acknowledgement of each receiver, to the sender alone; and the sender's word on what is stable,
-which travels with its next packet, or alone when there is none. So packets grow with the members, one for each, and so do bytes (about 45 for an
-acknowledgement); what one receiver takes in does not grow: it is the sender that takes in an acknowledgement of each.
+which travels with its next packet, or alone when there is none. So packets grow with the members, one for each, and so
+do bytes (about 45 for an acknowledgement); what one receiver takes in does not grow: it is the sender that takes in an
+acknowledgement of each.
 
 `
 	scaleOrder = `

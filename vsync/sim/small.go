@@ -133,8 +133,8 @@ func ParseSmallWorld(text string) (SmallWorld, error) {
 }
 
 // Next returns the worlds that are the same up to the last crash, and have one more behind it, before the group is at
-// rest again: at each step of each process, with all its packets, with the last ones lost on the way to all but one
-// node, and, for the first crash, on the way to all.
+// rest again: at each step of each process, with all its packets, and with the last ones lost on the way to all but one
+// node or, for a first crash, to all. A second crash loses packets only when the first did not.
 func (r *SmallResult) Next() []SmallWorld {
 	var next []SmallWorld
 	for _, s := range r.steps {
@@ -148,8 +148,8 @@ func (r *SmallResult) Next() []SmallWorld {
 			variants := []SmallCrash{
 				{s.node, step, 0, 0}, {s.node, step, smallLost, heard}, {s.node, step, smallLost, 0},
 			}
-			if len(r.World.Crashes) > 0 {
-				variants = variants[:2]
+			if one := r.World.Crashes; len(one) > 0 {
+				variants = variants[:2-btoi(one[0].Lost > 0)]
 			}
 			for _, c := range variants {
 				next = append(next, SmallWorld{r.World.Change, append(slices.Clone(r.World.Crashes), c)})

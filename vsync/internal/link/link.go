@@ -265,17 +265,6 @@ func (l *Links) pump(now clock.Time, x *lane) {
 	}
 }
 
-// feed lets lanes that found no frame go on, in turn, now that there are frames again.
-func (l *Links) feed(now clock.Time) {
-	for n := len(l.starved); n > 0 && l.out.Arena().Tx().Free() > 0; n-- {
-		x := l.starved[0]
-		l.starved[0] = nil
-		l.starved = l.starved[1:]
-		x.starved = false
-		l.pump(now, x)
-	}
-}
-
 func (l *Links) transmit(x *lane, part []byte, more bool) bool {
 	h := wire.Header{
 		Kind: wire.KindLink, Group: x.id.group, View: l.cfg.Incarnation, Seq: uint64(x.sentTo + 1),

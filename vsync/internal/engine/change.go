@@ -345,6 +345,7 @@ func (g *group) send(d *pdu.Decision) {
 // them.
 func (g *group) forgetState() {
 	g.loading, g.pieces = nil, nil
+	g.e.kick = true // lanes may hold point-to-point messages that found no room behind the state
 	g.heldSize = 0
 	g.held = slices.DeleteFunc(g.held, func(d Delivery) bool { return d.Kind != DeliverPeer })
 	for i := range g.held {

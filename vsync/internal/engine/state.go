@@ -107,6 +107,7 @@ func (g *group) loaded() {
 	}
 	g.pieces = nil
 	g.loading, g.hasState = nil, true
+	g.e.kick = true // lanes may hold point-to-point messages that found no room behind the state
 	held := g.held
 	g.held, g.heldSize = nil, 0
 	for _, d := range held {

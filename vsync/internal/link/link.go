@@ -103,6 +103,7 @@ type lane struct {
 	ackAt      clock.Time
 	ackOwed    int
 	active     bool // listed in Links.active
+	starved    bool // listed in Links.starved
 }
 
 // Links is all lanes of one process.
@@ -114,6 +115,7 @@ type Links struct {
 	dead    map[uint64]bool // incarnations whose lanes were closed
 	active  []*lane         // lanes with a deadline
 	refused []*lane         // lanes with a refused message
+	starved []*lane         // lanes that found no frame to send with, the first to find none first
 	closed  bool            // nothing is sent or taken any more
 	Count   Counters
 }
@@ -243,6 +245,10 @@ func (l *Links) pump(now clock.Time, x *lane) {
 		n := min(len(msg)-x.cut, l.out.Room())
 		more := x.cut+n < len(msg)
 		if !l.transmit(x, msg[x.cut:x.cut+n], more) {
+			if !x.starved {
+				x.starved = true
+				l.starved = append(l.starved, x)
+			}
 			break
 		}
 		x.cut += n
@@ -316,6 +322,7 @@ func (l *Links) OnAck(now clock.Time, h *wire.Header) {
 		x.retryAt = now.Add(l.cfg.Retry)
 	}
 	l.pump(now, x)
+	l.feed(now)
 }
 
 // OnPacket takes a packet of a lane in, and the frame's reference with it. Whole messages go to the handler.
@@ -467,7 +474,9 @@ func (l *Links) retry(now clock.Time, x *lane) {
 		l.out.Unicast(f, x.ep)
 	}
 	x.retryAt = now.Add(l.cfg.Retry << min(x.tries, backoffMax))
-	x.tries++
+	if len(x.unacked) > 0 { // else the peer is not to blame: there was no frame to send with
+		x.tries++
+	}
 	x.retryAt = max(x.retryAt, now+1)
 	l.pump(now, x)
 	if len(x.unacked) == 0 && len(x.queue) == 0 {

@@ -55,6 +55,7 @@ type inbound struct {
 	deliveredTo core.Seq // handed to the application
 	stableTo    core.Seq // as the owner said
 	knownTo     core.Seq // highest number heard of
+	wantedTo    core.Seq // asked for up to here: taken in though it is beyond what the window allows
 	nakAt       clock.Time
 	nakTries    int
 	inGaps      bool     // listed in Stream.gaps
@@ -259,7 +260,7 @@ func (s *Stream) OnData(now clock.Time, h *wire.Header, f frame.Frame) Advance {
 		s.owe(now, int(r), 0)
 		return Advance{}
 	}
-	if q > in.receivedTo+core.Seq(4*s.cfg.Window) {
+	if q > max(in.receivedTo+core.Seq(4*s.cfg.Window), in.wantedTo) {
 		s.refuse(f, &s.Count.Ahead, false)
 		return Advance{}
 	}

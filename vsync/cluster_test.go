@@ -27,7 +27,7 @@ const codeNumber Code = 1
 func quick(hub *mem.Hub, opts ...Option) []Option {
 	suspect := 400 * time.Millisecond
 	if raceEnabled {
-		suspect = 2 * time.Second // the race detector makes everything slow, goroutines that wait for a processor above all
+		suspect = 2 * time.Second // the race detector makes everything slow
 	}
 	return append([]Option{
 		WithTransport(Mem(hub)), WithDiscovery(60 * time.Millisecond), WithHeartbeat(50 * time.Millisecond),

@@ -7,14 +7,18 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/khamsin-io/khamsin/perf"
 )
 
 // cli is the command line.
 type cli struct {
 	Demo    demoCommand    `cmd:"" help:"Run a group of processes on this host, kill one, let one join, and check that all agree."`
+	Perf    perfCommand    `cmd:"" help:"Measure what a group does, and what the machine can."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 	Member  memberCommand  `cmd:"" hidden:"" help:"One process of a demo; started by it."`
 }
@@ -27,6 +31,9 @@ func main() {
 		kong.Name("khamsin"),
 		kong.Description("Process groups with virtual synchrony, as a high-performance data plane."),
 		kong.UsageOnError(),
+		kong.Vars{
+			"primitives": strings.Join(perf.Primitives(), ","), "transports": strings.Join(perf.Transports(), ","),
+		},
 		kong.BindTo(ctx, (*context.Context)(nil)),
 	)
 	if err := k.Run(); err != nil {

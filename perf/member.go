@@ -241,12 +241,11 @@ func (m *member) sayDone(ctx context.Context) error {
 	return m.group.SendBytes(ctx, m.how.flavour, codeDone, payload)
 }
 
-// close leaves the system.
-func (m *member) close() error {
-	if m.sys == nil {
-		return nil
+// close ends the system without a word: everybody leaves at this time, so nobody is left to care.
+func (m *member) close() {
+	if m.sys != nil {
+		m.sys.Kill()
 	}
-	return m.sys.Close()
 }
 
 // wait waits for a channel to be closed.

@@ -89,7 +89,7 @@ func Member(ctx context.Context, in io.Reader, out io.Writer) error {
 	var f floorServer
 	defer func() {
 		if m != nil {
-			_ = m.close()
+			m.close()
 		}
 		_ = f.stop()
 	}()
@@ -111,7 +111,7 @@ func Member(ctx context.Context, in io.Reader, out io.Writer) error {
 				a.Report, err = m.run(ctx)
 			}
 		case o.Leave && m != nil:
-			err = m.close()
+			m.close()
 			m = nil
 		case o.Floor != nil:
 			a.Floor, err = f.do(ctx, o.Floor)

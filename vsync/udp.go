@@ -38,7 +38,7 @@ func (c *Config) udpConfig() (udp.Config, error) {
 	}
 	return udp.Config{
 		Interface: c.Interfaces[0], Port: c.PeerPort, GroupPort: c.GroupPort, TTL: ttl, MTU: c.MaxPacket,
-		DisableGRO: true, Arena: frame.Config{TxChunks: max(txFrames, 2*c.MaxUnstable), RxRuns: rxFrames},
-		Log: c.logger(),
+		Arena: frame.Config{TxChunks: max(txFrames, 2*c.MaxUnstable), RxRuns: rxFrames},
+		Log:   c.logger(),
 	}, nil
 }

@@ -246,7 +246,7 @@ func (g *group) settle(now clock.Time) {
 // number gives numbers to what waits, as the window allows: places in the total order first, when this is rank 0.
 func (g *group) number(clock.Time) {
 	g.numberPlaces()
-	for g.pack.Len() > 0 && g.st.Open() {
+	for g.pack.Len() > 0 && g.st.Open() && !g.waitsForCompany() {
 		for more := true; more; {
 			u := g.pack.Take()
 			more = u.Flags&pdu.FlagMore != 0
@@ -257,6 +257,12 @@ func (g *group) number(clock.Time) {
 			g.advance(stream.Advance{Rank: g.self, From: q - 1, To: q})
 		}
 	}
+}
+
+// waitsForCompany tells whether the last packet that waits should go on waiting for more messages to share it: it has
+// room, and so much is under way that an acknowledgement will come soon and let it go.
+func (g *group) waitsForCompany() bool {
+	return g.st.Busy() && g.pack.Roomy() && len(g.flushes) == 0 && !g.leaving && !g.closing
 }
 
 // numberPlaces puts a record of places into rank 0's stream.

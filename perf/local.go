@@ -116,6 +116,7 @@ func (l *local) part(i int) *part {
 	p.GroupPort, p.PeerPort = ports()
 	if l.lan != nil {
 		p.Interface = lanInterface
+		p.Hosts = []string{lanAddress(0).String()} // who founds the system
 	} else {
 		p.DropShare = l.options.Loss
 	}

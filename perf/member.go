@@ -21,7 +21,8 @@ type part struct {
 	PeerPort  uint16 `json:"peer_port"`
 	Profile   string `json:"profile"` // file for a processor profile; empty: none
 	// DropShare is the share of packets that the member drops on receiving, where no namespace does it.
-	DropShare float64 `json:"drop_share"`
+	DropShare float64  `json:"drop_share"`
+	Hosts     []string `json:"hosts"` // where members look for each other without multicast; empty: on this host
 }
 
 // member is one process of a run.
@@ -51,9 +52,8 @@ type member struct {
 const (
 	gatherWithin = 60 * time.Second
 	drainWithin  = 60 * time.Second
-	seekFirst    = 300 * time.Millisecond // how long the first member looks for a system before it founds one,
-	seekOthers   = 60 * time.Second       // and the others, who know that there will be one
-	suspectAfter = 10 * time.Second       // silence that counts as death where nobody is to die
+	seekWithin   = 60 * time.Second // how long a member looks for the system that the first one founds
+	suspectAfter = 10 * time.Second // silence that counts as death where nobody is to die
 	groupName    = "perf"
 )
 
@@ -75,10 +75,9 @@ func newMember(p part) (*member, error) {
 func (m *member) config() vsync.Config {
 	c := vsync.DefaultConfig()
 	c.SystemName, c.Interfaces, c.GroupPort, c.PeerPort = m.System, []string{m.Interface}, m.GroupPort, m.PeerPort
-	c.Waiting, c.Mute, c.Discovery = waitings()[m.Waiting], true, seekOthers
-	if m.Index == 0 {
-		c.Discovery = seekFirst
-	}
+	c.Waiting, c.Mute, c.Discovery = waitings()[m.Waiting], true, seekWithin
+	c.FastStart = m.Index == 0
+	c.Network.Hosts = m.Hosts
 	if m.Primitive != "kill" {
 		c.SuspectAfter = suspectAfter
 	}

@@ -9,8 +9,11 @@ import (
 // transportOf says how a name of Transports changes a configuration.
 func transportsByName() map[string]func(c *vsync.Config) {
 	return map[string]func(c *vsync.Config){
-		"auto": func(*vsync.Config) {},
-		"udp":  func(c *vsync.Config) { c.Transport = vsync.UDP() },
+		"auto":       func(*vsync.Config) {},
+		"udp":        func(c *vsync.Config) { c.Transport = vsync.UDP() },
+		"unicast":    func(c *vsync.Config) { c.Network.UnicastOnly = true },
+		"tcp":        func(c *vsync.Config) { c.Network.TCPOnly = true },
+		"tcp-direct": func(c *vsync.Config) { c.Network.TCPOnly, c.Network.TCPDirect = true, true },
 	}
 }
 

@@ -15,7 +15,8 @@ import (
 type Config struct {
 	SystemName string // systems of different names ignore each other, even on the same ports
 
-	Transport  TransportFactory // how packets travel; nil means UDP
+	Transport  TransportFactory // how packets travel; nil means ByNetwork
+	Network    Network          // which packets may go where; the default is UDP with IP multicast
 	Interfaces []string         // network interfaces to talk on; the default is loopback only
 	TTL        int              // multicast hops: 0 stays on this host; -1 means 0 on loopback and 1 elsewhere
 	GroupPort  uint16           // UDP port of multicasts, the same in all processes of a system
@@ -141,6 +142,9 @@ func (c *Config) Validate() error {
 	check(c.MaxUnstable >= unstableMin && c.MaxUnstable <= unstableMax,
 		"MaxUnstable is %d, want %d to %d", c.MaxUnstable, unstableMin, unstableMax)
 	check(c.MaxQueue >= c.MaxUnstable, "MaxQueue is %d, want at least MaxUnstable, %d", c.MaxQueue, c.MaxUnstable)
+	if err := c.Network.validate(); err != nil {
+		faults = append(faults, err)
+	}
 	check(c.Threading <= EngineLoop, "Threading is %d, want Combining or EngineLoop", uint8(c.Threading))
 	check(c.Waiting <= BusyPoll, "Waiting is %d, want Adaptive, Block or BusyPoll", uint8(c.Waiting))
 	return errors.Join(faults...)

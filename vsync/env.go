@@ -22,6 +22,14 @@ import (
 //	ISIS_MAXMSGLEN, alias ISIS_MAXPACKETLEN  bytes of the longest packet; 8KB and the like are understood
 //	ISIS_MAXASYNCMTOTAL                    packets of one sender that may be under way
 //	ISIS_DEFAULTTIMEOUT                    milliseconds before a membership request is repeated
+//	ISIS_UNICAST_ONLY                      no multicast: UDP and a tree of relays
+//	ISIS_TCP_ONLY                          neither multicast nor UDP: TCP and a tree of relays
+//	ISIS_TCP_DIRECT                        with ISIS_TCP_ONLY: no tree, everybody is connected with everybody
+//	ISIS_HOSTS                             where processes look for each other without multicast, with commas
+//	ISIS_MCRANGE_LOW, ISIS_MCRANGE_HIGH    multicast addresses, as offsets in 239.0.0.0/8
+//	ISIS_MAXIPMCADDRS                      how many of them are used
+//	ISIS_SUBNET, ISIS_NETMASK              select interfaces by their masked address
+//	ISIS_SKIP_FIRSTINTERFACE               leave out the first of them
 //	ISIS_IGNOREPARTITIONS                  go on without a majority of the membership service
 //	ISIS_MUTE                              report nothing
 //
@@ -54,9 +62,6 @@ func parameters() []parameter {
 		{"ISIS_MD5SIGS", onlyBool(true)},
 		{"ISIS_USEIPv4", onlyBool(true)},
 		{"ISIS_USEIPv6", onlyBool(false)},
-		{"ISIS_UNICAST_ONLY", onlyBool(false)},
-		{"ISIS_TCP_ONLY", onlyBool(false)},
-		{"ISIS_TCP_DIRECT", onlyBool(false)},
 		{"ISIS_LARGE", onlyBool(false)},
 	}
 }
@@ -64,8 +69,7 @@ func parameters() []parameter {
 // later returns the names of settings that this version does not have yet.
 func later() []string {
 	return []string{
-		"ISIS_HOSTS", "ISIS_SKIP_FIRSTINTERFACE", "ISIS_SKIP_FIRST_NETWORK_INTERFACE", "ISIS_NETMASK", "ISIS_SUBNET",
-		"ISIS_MCRANGE_LOW", "ISIS_MCRANGE_HIGH", "ISIS_MAXIPMCADDRS", "ISIS_AESKEY", "ISIS_KEY", "ISIS_AES",
+		"ISIS_AESKEY", "ISIS_KEY", "ISIS_AES",
 		"ISIS_UDPCHKSUM", "ISIS_MCMDREPORTRATE", "ISIS_DONT_COMPRESS", "ISIS_TOKEN_DELAY", "ISIS_LOGGED", "ISIS_LOGDIR",
 		"ISIS_OOBMAXIPMCADDRS",
 	}
@@ -81,7 +85,7 @@ func configFrom(env []string) (Config, error) {
 		}
 	}
 	faults := aliases(values)
-	for _, p := range parameters() {
+	for _, p := range append(parameters(), networkParameters()...) {
 		if value, ok := values[p.name]; ok {
 			if err := p.read(&c, value); err != nil {
 				faults = append(faults, fmt.Errorf("%s=%q: %w", p.name, value, err))

@@ -129,6 +129,7 @@ func (g *Group) join(ctx context.Context, what string, mode engine.JoinMode) err
 	}
 	return g.fail(what, g.inner.Join(ctx, engine.JoinRequest{
 		Mode: mode, Signature: g.signature(), SafeCopies: g.settings.safeCopies,
+		Unicast: g.settings.unicast,
 	}))
 }
 

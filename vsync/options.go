@@ -104,6 +104,7 @@ type GroupOption func(*groupSettings)
 type groupSettings struct {
 	safeCopies int
 	inline     bool
+	unicast    bool
 }
 
 // Numbers of members for WithSafeCopies and FlushK.
@@ -115,6 +116,10 @@ const (
 // WithSafeCopies says how many members, the oldest ones, must hold a Safe message before it is delivered anywhere: All,
 // Majority, or a number. The default is All.
 func WithSafeCopies(n int) GroupOption { return func(s *groupSettings) { s.safeCopies = n } }
+
+// WithUnicast makes this process send its packets to the group's members one by one, not to a multicast address. All
+// members of a group should ask for the same.
+func WithUnicast() GroupOption { return func(s *groupSettings) { s.unicast = true } }
 
 // WithInlineDelivery promises that the group's handlers never block, on anything. They may then be called on the
 // goroutine that receives packets, which saves a wake-up for each burst. A handler that blocks all the same stops the

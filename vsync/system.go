@@ -46,7 +46,7 @@ func start(ctx context.Context, opts []Option) (*System, error) {
 	}
 	open := config.Transport
 	if open == nil {
-		open = UDP()
+		open = ByNetwork()
 	}
 	transport, err := open(&config)
 	if err != nil {
@@ -121,7 +121,7 @@ func newHost(c *Config, self Address, t dataplane.Transport, log *slog.Logger) (
 	}
 	e, err := engine.New(engine.Config{
 		Self: self, System: c.SystemName, Seed: randomNumber(), Arena: t.Arena(), MTU: mtu, Timing: timing,
-		Limits: limits,
+		Limits: limits, Channels: c.Network.engineChannels(),
 		Oracle: engine.Oracle{
 			Size: c.OracleSize, Eligible: c.Eligible, FastStart: c.FastStart, IgnoreCut: c.IgnorePartitions,
 		},

@@ -29,6 +29,7 @@ type group struct {
 	name      string
 	lid       uint32
 	channel   dataplane.Channel
+	unicast   bool       // send to each member by itself, not to the channel
 	view      *core.View // nil before the first
 	self      core.Rank
 	firstView core.ViewID // of this membership

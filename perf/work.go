@@ -42,10 +42,10 @@ func (p *pacer) next() (number uint64, stamp int64, ok bool) {
 		return p.count, now, now < p.end
 	}
 	due := p.first + int64(float64(p.count)*p.interval)
-	if due >= p.end {
+	now := p.clock.now()
+	if due >= p.end || now >= p.end {
 		return 0, 0, false
 	}
-	now := p.clock.now()
 	if now >= due {
 		return p.count, due, true
 	}

@@ -93,7 +93,7 @@ func Defaults() (Timing, Limits) {
 			Step:       1500 * time.Millisecond,
 		}, Limits{
 			Window:      1024,
-			Pending:     64 << 10,
+			Pending:     128 << 10,
 			Queue:       2048,
 			PeerQueue:   4 << 20,
 			JoinerQueue: 256 << 20,

@@ -260,10 +260,14 @@ func (g *group) number(clock.Time) {
 	}
 }
 
-// waitsForCompany tells whether the last packet that waits should go on waiting for more messages to share it: it has
-// room, and so much is under way that an acknowledgement will come soon and let it go.
+// companyMin is how many packets should leave together while the stream is busy: what a system call costs, and waking
+// the receivers, is then shared by them.
+const companyMin = 16
+
+// waitsForCompany tells whether the packets that wait should go on waiting for more: they are few, the last one may have
+// room for more messages, and so much is under way that an acknowledgement will come soon and let them go.
 func (g *group) waitsForCompany() bool {
-	return g.st.Busy() && g.pack.Roomy() && len(g.flushes) == 0 && !g.leaving && !g.closing
+	return g.st.Busy() && g.pack.Len() < companyMin && len(g.flushes) == 0 && !g.leaving && !g.closing
 }
 
 // numberPlaces puts a record of places into rank 0's stream.

@@ -111,18 +111,6 @@ func (p *Packer) fragment(f core.Flavour, head, msg []byte) bool {
 	return true
 }
 
-// Roomy tells whether what waits is a single packet that could take more messages.
-func (p *Packer) Roomy() bool {
-	if p.Len() != 1 {
-		return false
-	}
-	u := p.units[p.first]
-	return u.Flags&pdu.FlagFragment == 0 && int(u.Frame.Len) < p.out.MTU()*roomyParts/4
-}
-
-// roomyParts is how full, in quarters, a packet may be to be worth waiting for.
-const roomyParts = 3
-
 // Front returns the unit whose turn it is. There must be one.
 func (p *Packer) Front() Unit { return p.units[p.first] }
 

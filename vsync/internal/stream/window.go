@@ -8,10 +8,10 @@ import (
 // Constants of the window.
 const (
 	windowFirst   = 128 // packets of a fresh view
-	windowLeast   = 32
+	windowLeast   = 64
 	windowGrow    = 4  // the window grows by one part in so many
 	ackEveryMax   = 16 // packets between two acknowledgements of a stream that flows
-	stableWithin  = 2  // acknowledgement times in which a packet should become stable
+	stableWithin  = 4  // acknowledgement times in which a packet should become stable
 	shrinkAtMost  = 2  // the window shrinks to one part in so many at once
 	windowMinimum = 1
 )

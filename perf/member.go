@@ -84,6 +84,7 @@ func (m *member) config() vsync.Config {
 	if m.Window > 0 {
 		c.MaxUnstable, c.MaxQueue = m.Window, max(c.MaxQueue, m.Window)
 	}
+	c.MaxPacket = m.Packet
 	transportsByName()[m.Options.Transport](&c)
 	if m.DropShare > 0 {
 		c.Transport = lossy(c.Transport, m.DropShare)

@@ -19,7 +19,8 @@ import (
 	"time"
 )
 
-// Options says what to measure. The zero values of Rate, Window and Loss mean: as fast as it goes, the default, none.
+// Options says what to measure. The zero values of Rate, Window, Packet and Loss mean: as fast as it goes, the
+// defaults, none.
 type Options struct {
 	Members   int           `json:"members"`
 	Primitive string        `json:"primitive"` // a name of Primitives
@@ -32,6 +33,7 @@ type Options struct {
 	WarmUp    time.Duration `json:"warm_up_ns"`
 	Rate      float64       `json:"rate"`   // messages a second of each sender
 	Window    int           `json:"window"` // packets of one sender that may be under way
+	Packet    int           `json:"packet"` // bytes of the longest packet
 	Loss      float64       `json:"loss"`   // share of packets that every member loses on receiving
 	Netns     bool          `json:"netns"`  // each member in a network namespace of its own, on one bridge
 	Floor     bool          `json:"-"`      // measure the machine as well
@@ -47,6 +49,8 @@ const (
 	lossMax     = 0.5
 	rateMax     = 1e7
 	windowMax   = 1 << 16
+	packetMin   = 512
+	packetMax   = 65507
 )
 
 // Validate reports everything that is wrong.
@@ -74,6 +78,8 @@ func (o *Options) Validate() error {
 	check(o.WarmUp >= 0 && o.WarmUp <= DurationMax, "warm-up: %v, want up to %v", o.WarmUp, DurationMax)
 	check(o.Rate >= 0 && o.Rate <= rateMax, "rate: %v, want 0 to %v messages a second", o.Rate, rateMax)
 	check(o.Window >= 0 && o.Window <= windowMax, "window: %d, want up to %d packets", o.Window, windowMax)
+	check(o.Packet == 0 || o.Packet >= packetMin && o.Packet <= packetMax, "packet: %d, want %d to %d bytes, or 0",
+		o.Packet, packetMin, packetMax)
 	check(o.Loss >= 0 && o.Loss <= lossMax, "loss: %v, want 0 to %v", o.Loss, lossMax)
 	return errors.Join(faults...)
 }

@@ -30,6 +30,7 @@ type perfFlags struct {
 	WarmUp    float64 `default:"0.5" help:"Seconds before it."`
 	Rate      float64 `help:"Messages a second of each sender; default: as fast as it goes."`
 	Window    int     `help:"Packets of one sender that may be under way; default: the library's."`
+	Packet    int     `help:"Bytes of the longest packet; default: the transport's."`
 	Inline    bool    `default:"true" negatable:"" help:"Handlers on the receiver's goroutine."`
 	JSON      bool    `name:"json" help:"Print one JSON object on stdout."`
 	Profile   string  `type:"existingdir" placeholder:"DIR" help:"Write a processor profile of each member there."`
@@ -39,6 +40,7 @@ func (f *perfFlags) options() perf.Options {
 	return perf.Options{
 		Primitive: f.Primitive, Size: f.Size, Senders: f.Senders, Transport: f.Transport, Waiting: f.Waiting,
 		Inline: f.Inline, Duration: seconds(f.Seconds), WarmUp: seconds(f.WarmUp), Rate: f.Rate, Window: f.Window,
+		Packet:  f.Packet,
 		Profile: f.Profile,
 	}
 }

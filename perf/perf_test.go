@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -104,7 +105,7 @@ func TestLoss(t *testing.T) {
 //
 // rows: TRN-09
 func TestTransports(t *testing.T) {
-	for _, name := range Transports() {
+	for _, name := range []string{"auto", "tcp", "tcp-direct", "udp", "unicast"} {
 		t.Run(name, func(t *testing.T) {
 			r := runLocal(t, func(o *Options) { o.Transport = name })
 			if r.Lost != 0 || r.Duplicated != 0 || r.DeliveredMin < 300 {
@@ -211,5 +212,59 @@ func TestCancel(t *testing.T) {
 	}
 	if _, err := Local(ctx, o, []string{os.Args[0]}); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
+	}
+}
+
+// Members that something else starts find their rank, meet, and rank 0 makes the result.
+func TestRun(t *testing.T) {
+	group, peer := ports()
+	o := Options{
+		Primitive: "ordered", Size: 64, Senders: SendersAll, Transport: "udp", Waiting: "block", Inline: true,
+		Duration: 300 * time.Millisecond, Rate: 300,
+	}
+	results := make([]*Result, 3)
+	faults := make([]error, 3)
+	var all sync.WaitGroup
+	for rank := range results {
+		all.Go(func() {
+			results[rank], faults[rank] = Run(t.Context(), o, Place{
+				Rank: rank, Size: 3, System: t.Name(), Interface: "lo", GroupPort: group + 1, PeerPort: peer,
+			})
+		})
+	}
+	all.Wait()
+	if err := errors.Join(faults...); err != nil {
+		t.Fatal(err)
+	}
+	if r := results[0]; r == nil || len(r.Each) != 3 || r.Lost != 0 || r.DeliveredMin < 200 || r.Clocks {
+		t.Errorf("rank 0: %+v", r)
+	}
+	if results[1] != nil || results[2] != nil {
+		t.Error("another rank made a result")
+	}
+}
+
+// The environment of mpirun and srun says which member a process is.
+func TestPlaceFromEnv(t *testing.T) {
+	for _, name := range []string{
+		"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "PMI_RANK", "PMI_SIZE", "SLURM_PROCID", "SLURM_NTASKS",
+	} {
+		t.Setenv(name, "")
+	}
+	if _, _, ok := PlaceFromEnv(); ok {
+		t.Error("a place from nothing")
+	}
+	t.Setenv("SLURM_PROCID", "3")
+	t.Setenv("SLURM_NTASKS", "8")
+	if rank, size, ok := PlaceFromEnv(); rank != 3 || size != 8 || !ok {
+		t.Errorf("srun: %d of %d, %v", rank, size, ok)
+	}
+	t.Setenv("OMPI_COMM_WORLD_RANK", "1")
+	t.Setenv("OMPI_COMM_WORLD_SIZE", "4")
+	if rank, size, ok := PlaceFromEnv(); rank != 1 || size != 4 || !ok {
+		t.Errorf("mpirun: %d of %d, %v", rank, size, ok)
+	}
+	if _, err := Run(t.Context(), Options{}, Place{Rank: 5, Size: 3}); err == nil {
+		t.Error("rank 5 of 3 is accepted")
 	}
 }

@@ -65,6 +65,7 @@ func (r *recorder) stop(m *member, end int64) {
 type report struct {
 	Index       int     `json:"index"`
 	Rank        int     `json:"rank"`
+	Boot        string  `json:"boot"` // of the host
 	Seconds     float64 `json:"seconds"`
 	Sender      bool    `json:"sender"`
 	Receives    bool    `json:"receives"` // something was sent to it
@@ -138,7 +139,7 @@ func deltaOf(a, b vsync.Stats) deltas {
 func (m *member) report() (*report, error) {
 	a, b := &m.recorder.first, &m.recorder.last
 	r := &report{
-		Index: m.Index, Rank: int(m.view.MyRank()), Seconds: float64(b.at-a.at) / 1e9, Sender: m.sends(m.view.MyRank()),
+		Index: m.Index, Rank: int(m.view.MyRank()), Boot: bootID(), Seconds: float64(b.at-a.at) / 1e9, Sender: m.sends(m.view.MyRank()),
 		Sent: m.sent, Delivered: b.delivered - a.delivered, Bytes: b.bytes - a.bytes,
 		Processor: b.processor - a.processor, Mallocs: b.mallocs - a.mallocs,
 		Collections: b.collections - a.collections, Stats: deltaOf(a.stats, b.stats),

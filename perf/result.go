@@ -28,6 +28,7 @@ type Result struct {
 	Latency Latency `json:"latency_us"`
 	Own     Latency `json:"latency_own_us"`
 	Others  Latency `json:"latency_others_us"`
+	Clocks  bool    `json:"separate_clocks"` // members on several hosts: only Own can be measured
 
 	Lost          uint64  `json:"lost"`       // messages that a member did not get; any is a fault
 	Duplicated    uint64  `json:"duplicated"` // likewise
@@ -86,6 +87,7 @@ func merge(o Options, began time.Time, reports []*report) (*Result, error) {
 		if err := errors.Join(unite(own, m.Own), unite(others, m.Others)); err != nil {
 			return nil, fmt.Errorf("histograms of rank %d: %w", m.Rank, err)
 		}
+		r.Clocks = r.Clocks || m.Boot != reports[0].Boot
 		rate := float64(m.Delivered) / m.Seconds
 		if m.Receives || m.Delivered > 0 {
 			if receivers == 0 || rate < r.DeliveredMin {
@@ -110,6 +112,9 @@ func merge(o Options, began time.Time, reports []*report) (*Result, error) {
 	if delivered > 0 {
 		r.Processor = processor / (float64(delivered) / float64(receivers) / 1e6)
 		r.Allocations = float64(mallocs) / float64(delivered)
+	}
+	if r.Clocks {
+		others.Reset()
 	}
 	r.Own, r.Others = latencyOf(own), latencyOf(others)
 	own.Merge(others)

@@ -11,6 +11,7 @@ func transportsByName() map[string]func(c *vsync.Config) {
 	return map[string]func(c *vsync.Config){
 		"auto":       func(*vsync.Config) {},
 		"udp":        func(c *vsync.Config) { c.Transport = vsync.UDP() },
+		"xdp":        func(c *vsync.Config) { c.Transport = vsync.XDP(vsync.XDPOptions{}) },
 		"unicast":    func(c *vsync.Config) { c.Network.UnicastOnly = true },
 		"tcp":        func(c *vsync.Config) { c.Network.TCPOnly = true },
 		"tcp-direct": func(c *vsync.Config) { c.Network.TCPOnly, c.Network.TCPDirect = true, true },

@@ -15,6 +15,8 @@ import (
 // perfCommand measures.
 type perfCommand struct {
 	Local  perfLocalCommand  `cmd:"" help:"Measure a group of processes on this host."`
+	Run    perfRunCommand    `cmd:"" help:"Take part in a run that srun, mpirun or ssh starts on several hosts."`
+	Report perfReportCommand `cmd:"" help:"Make one HTML page of results."`
 	Floor  perfFloorCommand  `cmd:"" help:"Measure the machine itself: raw sockets, memory, rings."`
 	Member perfMemberCommand `cmd:"" hidden:"" help:"One process of a measurement; started by it."`
 }

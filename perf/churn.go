@@ -32,7 +32,8 @@ func (c *churnRecord) onView(v *vsync.View, now int64) {
 	}
 }
 
-// onDie notes that a member will kill itself. Each member reads its own clock, so that hosts need not agree on the time.
+// onDie notes that a member will kill itself. Each member reads its own clock, so that hosts need not agree on the
+// time.
 func (m *member) onDie(msg *vsync.Message) {
 	now := m.clock.now()
 	if len(msg.Payload) != 8 {

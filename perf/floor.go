@@ -75,7 +75,9 @@ type floorReport struct {
 
 // alone measures what needs no other member.
 func (f *floorServer) alone() *floorReport {
-	return &floorReport{Memcpy: measureMemcpy(), Ring: measureRing(), Clock: measureClock(), System: measureSystemCall()}
+	return &floorReport{
+		Memcpy: measureMemcpy(), Ring: measureRing(), Clock: measureClock(), System: measureSystemCall(),
+	}
 }
 
 // measureMemcpy returns gigabytes a second.

@@ -224,8 +224,8 @@ func (m *member) measure(ctx context.Context) (*report, error) {
 	for _, t := range []*tally{m.casts, m.peers} {
 		if err := wait(ctx, t.complete, drainWithin, "for the last messages"); err != nil {
 			expected, lost, _ := t.sums()
-			return nil, fmt.Errorf("%w: %d delivered, %d lost of %d from senders that are done", err, t.delivered.Load(),
-				lost, expected)
+			return nil, fmt.Errorf("%w: %d delivered, %d lost of %d from senders that are done", err,
+				t.delivered.Load(), lost, expected)
 		}
 	}
 	return m.report()

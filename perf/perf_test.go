@@ -31,7 +31,8 @@ func runLocal(t *testing.T, change func(o *Options)) *Result {
 	t.Helper()
 	t.Setenv(memberFlag, "1")
 	o := Options{
-		Members: 3, Primitive: "ordered", Size: 64, Senders: SendersAll, Transport: "auto", Waiting: "block", Inline: true,
+		Members: 3, Primitive: "ordered", Size: 64, Senders: SendersAll, Transport: "auto", Waiting: "block",
+		Inline:   true,
 		Duration: 500 * time.Millisecond, WarmUp: 100 * time.Millisecond, Rate: 500,
 	}
 	change(&o)
@@ -62,8 +63,8 @@ func TestPrimitives(t *testing.T) {
 			if r.DeliveredMin < least/4 || r.DeliveredMin > 4*1500 {
 				t.Errorf("%.0f messages a second at the slowest member, want about %.0f", r.DeliveredMin, least)
 			}
-			if r.Latency.Count == 0 || r.Latency.P50 <= 0 || r.Latency.P50 > r.Latency.P99 || r.Latency.P99 > r.Latency.Max {
-				t.Errorf("latency %+v", r.Latency)
+			if l := r.Latency; l.Count == 0 || l.P50 <= 0 || l.P50 > l.P99 || l.P99 > l.Max {
+				t.Errorf("latency %+v", l)
 			}
 			if mb := r.DeliveredMin * 64 / 1e6; math.Abs(r.MegabytesMin-mb) > mb/2+1e-6 {
 				t.Errorf("%v MB/s for %v messages", r.MegabytesMin, r.DeliveredMin)
@@ -126,8 +127,8 @@ func TestNamesInJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{
-		"delivered_msgs_per_s_min", "mb_per_s_min", "latency_us", "lost", "retransmitted", "cpu_s_per_million_msgs", "floor",
-		"primitive", "size", "senders", "members", "transport",
+		"delivered_msgs_per_s_min", "mb_per_s_min", "latency_us", "lost", "retransmitted", "cpu_s_per_million_msgs",
+		"floor", "primitive", "size", "senders", "members", "transport",
 	} {
 		if _, ok := got[name]; !ok {
 			t.Errorf("%s is missing", name)
@@ -143,7 +144,9 @@ func TestNamesInJSON(t *testing.T) {
 
 // All faults of the options are reported at once.
 func TestBadOptions(t *testing.T) {
-	o := Options{Members: 1000, Primitive: "x", Senders: "x", Transport: "x", Waiting: "x", Rate: -1, Window: -1, Loss: 2}
+	o := Options{
+		Members: 1000, Primitive: "x", Senders: "x", Transport: "x", Waiting: "x", Rate: -1, Window: -1, Loss: 2,
+	}
 	err := o.Validate()
 	for _, want := range []string{
 		"members", "primitive", "size", "senders", "transport", "waiting", "duration", "rate", "window", "loss",
@@ -192,7 +195,8 @@ func TestNetns(t *testing.T) {
 	for _, loss := range []float64{0, 0.02} {
 		r := runLocal(t, func(o *Options) { o.Netns, o.Floor, o.Loss, o.Rate = true, loss == 0, loss, 3000 })
 		if r.Lost != 0 || r.Duplicated != 0 || loss > 0 && r.Retransmitted == 0 {
-			t.Errorf("lost %d, duplicated %d, sent again %d at a loss of %v", r.Lost, r.Duplicated, r.Retransmitted, loss)
+			t.Errorf("lost %d, duplicated %d, sent again %d at a loss of %v", r.Lost, r.Duplicated, r.Retransmitted,
+				loss)
 		}
 		if f := r.Floor; loss == 0 && (f.RTTBlock.Count == 0 || f.RTTSpin.Count == 0 || f.Multicast64.Messages == 0 ||
 			f.Multicast64.Receivers != 2 || f.Memcpy == 0 || f.Ring == 0) {

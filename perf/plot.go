@@ -57,7 +57,8 @@ func throughputPlot(cases []reportCase) plot {
 	}
 	for i, c := range cases {
 		p.Rows = append(p.Rows, row{
-			Y: plotTop + i*rowHeight, Name: c.Name, Text: short(c.Megabytes.Median) + " MB/s, " + short(c.Rate.Median) + "/s",
+			Y: plotTop + i*rowHeight, Name: c.Name,
+			Text: short(c.Megabytes.Median) + " MB/s, " + short(c.Rate.Median) + "/s",
 			From: plotLeft, To: at(c.Megabytes.Median), Low: at(c.Megabytes.Min), End: at(c.Megabytes.Max),
 		})
 	}

@@ -17,7 +17,8 @@ type primitive struct {
 	work       func(m *member, ctx context.Context) error
 }
 
-// primitives returns the table. A new primitive needs its line here and, if no loop fits, a method in a file of its own.
+// primitives returns the table. A new primitive needs its line here and, if no loop fits, a method in a file of its
+// own.
 func primitives() []primitive {
 	return []primitive{
 		{name: "send", flavour: vsync.FIFO, membersMin: 1, work: (*member).castLoop},

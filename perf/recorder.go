@@ -139,8 +139,8 @@ func deltaOf(a, b vsync.Stats) deltas {
 func (m *member) report() (*report, error) {
 	a, b := &m.recorder.first, &m.recorder.last
 	r := &report{
-		Index: m.Index, Rank: int(m.view.MyRank()), Boot: bootID(), Seconds: float64(b.at-a.at) / 1e9, Sender: m.sends(m.view.MyRank()),
-		Sent: m.sent, Delivered: b.delivered - a.delivered, Bytes: b.bytes - a.bytes,
+		Index: m.Index, Rank: int(m.view.MyRank()), Boot: bootID(), Seconds: float64(b.at-a.at) / 1e9,
+		Sender: m.sends(m.view.MyRank()), Sent: m.sent, Delivered: b.delivered - a.delivered, Bytes: b.bytes - a.bytes,
 		Processor: b.processor - a.processor, Mallocs: b.mallocs - a.mallocs,
 		Collections: b.collections - a.collections, Stats: deltaOf(a.stats, b.stats),
 	}

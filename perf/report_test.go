@@ -11,9 +11,11 @@ import (
 func fakeResult(rate float64, change func(r *Result)) *Result {
 	r := &Result{
 		Options: Options{
-			Primitive: "ordered", Members: 3, Size: 64, Senders: SendersAll, Transport: "udp", Waiting: "block", Netns: true,
+			Primitive: "ordered", Members: 3, Size: 64, Senders: SendersAll, Transport: "udp", Waiting: "block",
+			Netns: true,
 		},
-		Began: time.Unix(1e9, 0), DeliveredMin: rate, MegabytesMin: rate * 64 / 1e6, Latency: Latency{P50: 50, P99: 900, Max: 4000},
+		Began: time.Unix(1e9, 0), DeliveredMin: rate, MegabytesMin: rate * 64 / 1e6,
+		Latency: Latency{P50: 50, P99: 900, Max: 4000},
 	}
 	if change != nil {
 		change(r)

@@ -37,7 +37,7 @@ type Result struct {
 	Cores1        float64 `json:"cpu_cores"`              // used by all members together
 	Allocations   float64 `json:"allocs_per_msg"`         // of a member, for each message delivered there
 	Collections   uint32  `json:"collections"`            // garbage collections of all members
-	Removal       float64 `json:"removal_ms,omitempty"`   // kill: until the last survivor had the view without the victim
+	Removal       float64 `json:"removal_ms,omitempty"`   // kill: until all survivors had the view without the victim
 	Views         uint64  `json:"views"`                  // most that a member saw
 
 	Packets deltas         `json:"packets"` // of all members together
@@ -105,7 +105,9 @@ func merge(o Options, began time.Time, reports []*report) (*Result, error) {
 		mallocs, delivered, processor = mallocs+m.Mallocs, delivered+m.Delivered, processor+m.Processor
 		r.Cores1 += m.Processor / m.Seconds
 		r.Packets.add(m.Stats)
-		r.Each = append(r.Each, MemberResult{Rank: m.Rank, Delivered: rate, Sent: m.Sent, Processor: m.Processor / m.Seconds})
+		r.Each = append(r.Each, MemberResult{
+			Rank: m.Rank, Delivered: rate, Sent: m.Sent, Processor: m.Processor / m.Seconds,
+		})
 	}
 	r.DeliveredMean /= float64(max(1, receivers))
 	r.Retransmitted = r.Packets.Retransmitted

@@ -20,17 +20,16 @@ type tally struct {
 	from      atomic.Int64 // latencies count for messages stamped from this time on; 0: none
 	to        atomic.Int64 // until this time
 
-	mu         sync.Mutex // held by readers of what follows, and by a handler that records a latency
-	own        *hdrhistogram.Histogram
-	others     *hdrhistogram.Histogram
-	sequences  map[vsync.Address]*sequence
-	last       *sequence // of lastFrom: a sender's messages come in bursts
-	lastFrom   vsync.Address
-	doneBy     int
-	wantBy     int           // members that will say that they are done
-	complete   chan struct{} // closed when all of them have, and all that they sent is here
-	malformed  uint64
-	duplicated uint64
+	mu        sync.Mutex // held by readers of what follows, and by a handler that records a latency
+	own       *hdrhistogram.Histogram
+	others    *hdrhistogram.Histogram
+	sequences map[vsync.Address]*sequence
+	last      *sequence // of lastFrom: a sender's messages come in bursts
+	lastFrom  vsync.Address
+	doneBy    int
+	wantBy    int           // members that will say that they are done
+	complete  chan struct{} // closed when all of them have, and all that they sent is here
+	malformed uint64
 }
 
 // sequence is what was heard of one sender's messages.

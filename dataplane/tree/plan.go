@@ -68,8 +68,8 @@ func (t *Transport) fanOut() int {
 	return t.cfg.FanOut
 }
 
-// bySilence splits members by whether they were heard of lately, and returns a number that tells two splits apart. Where
-// nobody was heard of there is no silence: nobody had anything to say.
+// bySilence splits members by whether they were heard of lately, and returns a number that tells two splits apart.
+// Where nobody was heard of there is no silence: nobody had anything to say.
 func (t *Transport) bySilence(members []dataplane.Endpoint, now clock.Time) (loud, silent []dataplane.Endpoint,
 	mark uint64) {
 	known := *t.known.Load()

@@ -3,16 +3,16 @@
 // away than the logarithm of the group's size.
 //
 // The sender draws the tree, anew for every packet if need be, and each packet carries the list of those that its
-// receiver must pass it on to. So relays keep no state that could be old, and a tree without a member that died is there
-// as soon as its sender knows: members that were not heard of for a while become leaves, and nobody waits for them. What
-// is lost under a relay that dies is asked for and sent again by the protocols above, as any other loss.
+// receiver must pass it on to. So relays keep no state that could be old, and a tree without a member that died is
+// there as soon as its sender knows: members that were not heard of for a while become leaves, and nobody waits for
+// them. What is lost under a relay that dies is asked for and sent again by the protocols above, as any other loss.
 //
 // The members of a channel are told by SetRoster, once for each group that uses it; packets to a channel without a
 // roster go to the seeds, which is how processes find each other. A relay passes packets on only to members of its own
 // rosters, so that a stranger cannot use it against others.
 //
-// A Transport wraps another one and is used by the same goroutines: what the sender sends leaves in its Send, and what a
-// relay passes on leaves in its Receive.
+// A Transport wraps another one and is used by the same goroutines: what the sender sends leaves in its Send, and what
+// a relay passes on leaves in its Receive.
 package tree
 
 import (
@@ -106,7 +106,8 @@ func New(inner dataplane.Transport, cfg Config) (*Transport, error) {
 		caps.MTU -= reserve
 	}
 	if caps.MTU < 1 {
-		return nil, fmt.Errorf("tree: packets of %d bytes leave no room for %d bytes of list", caps.MTU+reserve, reserve)
+		return nil, fmt.Errorf("tree: packets of %d bytes leave no room for %d bytes of list", caps.MTU+reserve,
+			reserve)
 	}
 	t := &Transport{
 		inner: inner, cfg: cfg, caps: caps, clock: clock.Monotonic(), rosters: map[key][]dataplane.Endpoint{},

@@ -20,7 +20,6 @@ import (
 type wireNet struct {
 	t     testing.TB
 	nodes map[dataplane.Endpoint]*wire
-	hops  map[string]int // by payload: the longest way that it went
 }
 
 // wire is one transport of a wireNet.
@@ -143,7 +142,8 @@ func (f *forest) send(from int, payload string) {
 	}
 }
 
-// settle lets all live members receive until nothing moves, and returns what each of them got and after how many rounds.
+// settle lets all live members receive until nothing moves, and returns what each of them got and after how many
+// rounds.
 func (f *forest) settle() (got [][]string, rounds int) {
 	got = make([][]string, len(f.trees))
 	batch := make([]dataplane.Packet, 64)

@@ -52,7 +52,8 @@ func receive(t *testing.T, tr *Transport, ok func(got [][]byte) bool) (got [][]b
 	batch := make([]dataplane.Packet, 64)
 	for end := time.Now().Add(waitAtMost); !ok(got); {
 		if time.Now().After(end) {
-			t.Fatalf("not so after %v: %d packets, refused %+v, stats %+v", waitAtMost, len(got), tr.Refused(), tr.Stats())
+			t.Fatalf("not so after %v: %d packets, refused %+v, stats %+v", waitAtMost, len(got), tr.Refused(),
+				tr.Stats())
 		}
 		n, err := tr.Receive(batch, dataplane.Wait{Timeout: 10 * time.Millisecond})
 		if err != nil {
@@ -176,7 +177,7 @@ func TestSlowReader(t *testing.T) {
 		t.Error("a packet to another peer was dropped")
 	}
 	receive(t, other, func(got [][]byte) bool { return len(got) == 1 })
-	sent := 2000 - dropped // all that were not dropped arrive whole when it reads again, the last part with another packet
+	sent := 2000 - dropped // those that were not dropped arrive whole when it reads again
 	send(t, a, slow.Local(), payload)
 	receive(t, slow, func(got [][]byte) bool {
 		if len(got) < sent {

@@ -11,8 +11,8 @@ import (
 //	0               8              24      26
 //	| "khamsin\x01" | IP address   | port  |
 //
-// The address is that on which the dialler listens, IPv4 in its IPv6-mapped form; the port is big endian. Behind it, and
-// in the other direction from the start, come packets:
+// The address is that on which the dialler listens, IPv4 in its IPv6-mapped form; the port is big endian. Behind it,
+// and in the other direction from the start, come packets:
 //
 //	0        4
 //	| length | that many bytes

@@ -166,7 +166,7 @@ func (t *Transport) giveUp(l *link) {
 	}
 	l.stage = stageShut
 	t.forget(l)
-	_ = unix.Shutdown(l.fd, unix.SHUT_RDWR) // wakes Receive; of one that never was connected the system reports the end anyway
+	_ = unix.Shutdown(l.fd, unix.SHUT_RDWR) // tells Receive; it hears of one that never was connected anyway
 }
 
 // forget makes the next packet to a link's peer dial again. The caller holds mu.

@@ -15,7 +15,7 @@ import (
 const (
 	eventsMax   = 64
 	helloWithin = 5 * time.Second
-	stallPause  = 200 * time.Microsecond // sleep of a Receive that has no free frame: whoever releases one rings no bell
+	stallPause  = 200 * time.Microsecond // sleep without a free frame: whoever releases one rings no bell
 )
 
 // receiver is what Receive needs beside the links. It belongs to the goroutine that is in Receive.

@@ -46,8 +46,11 @@ type Transport struct {
 	receive receiver
 
 	received, receivedBytes, calls, undersize, stalled counters.Counter // written by Receive
-	refusals                                           struct{ noHello, imposter, length, tooMany, broken counters.Counter }
+	refusals                                           refusals
 }
+
+// refusals counts connections that were cut off: see Refused.
+type refusals struct{ noHello, imposter, length, tooMany, broken counters.Counter }
 
 // Open opens a transport.
 func Open(cfg Config) (*Transport, error) {

@@ -246,8 +246,8 @@ func (r *receiver) open() bool {
 			continue
 		}
 		r.rest = datagrams{
-			first: r.frames[i], zone: r.zone(i), size: uint32(size), segment: uint32(segment), source: r.headers.name(i),
-			channel: channelOf(what),
+			first: r.frames[i], zone: r.zone(i), size: uint32(size), segment: uint32(segment),
+			source: r.headers.name(i), channel: channelOf(what),
 		}
 		r.frames[i] = frame.Frame{}
 		r.joinParts(&r.rest)

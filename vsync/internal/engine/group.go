@@ -264,8 +264,8 @@ func (g *group) number(clock.Time) {
 // the receivers, is then shared by them.
 const companyMin = 16
 
-// waitsForCompany tells whether the packets that wait should go on waiting for more: they are few, the last one may have
-// room for more messages, and so much is under way that an acknowledgement will come soon and let them go.
+// waitsForCompany tells whether the packets that wait should go on waiting for more: they are few, the last one may
+// have room for more messages, and so much is under way that an acknowledgement will come soon and let them go.
 func (g *group) waitsForCompany() bool {
 	return g.st.Busy() && g.pack.Len() < companyMin && len(g.flushes) == 0 && !g.leaving && !g.closing
 }

@@ -40,6 +40,10 @@ type Result struct {
 	Removal       float64 `json:"removal_ms,omitempty"`   // kill: until all survivors had the view without the victim
 	Views         uint64  `json:"views"`                  // most that a member saw
 
+	// Starved says that a member was kept from the processor for more than half of the measured time: the numbers are
+	// the machine's, not ours.
+	Starved bool `json:"starved"`
+
 	Packets deltas         `json:"packets"` // of all members together
 	Each    []MemberResult `json:"each"`
 	Floor   *Floor         `json:"floor"`
@@ -87,6 +91,7 @@ func merge(o Options, began time.Time, reports []*report) (*Result, error) {
 		if err := errors.Join(unite(own, m.Own), unite(others, m.Others)); err != nil {
 			return nil, fmt.Errorf("histograms of rank %d: %w", m.Rank, err)
 		}
+		r.Starved = r.Starved || m.Seconds < o.Duration.Seconds()/2
 		r.Clocks = r.Clocks || m.Boot != reports[0].Boot
 		rate := float64(m.Delivered) / m.Seconds
 		if m.Receives || m.Delivered > 0 {

@@ -115,6 +115,9 @@ func printResult(w io.Writer, r *perf.Result, asJSON bool) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(t, "%s, %d bytes, %d members, %s sending, %s, %.1f s\n", r.Primitive, r.Size, r.Members, r.Senders,
 		r.Transport, r.Seconds)
+	if r.Starved {
+		fmt.Fprintln(t, "NOT TO BE USED: other work kept a member from the processor for most of the time")
+	}
 	fmt.Fprintf(t, "delivered, slowest member\t%.0f msgs/s\t%.1f MB/s\n", r.DeliveredMin, r.MegabytesMin)
 	for _, l := range []struct {
 		name string

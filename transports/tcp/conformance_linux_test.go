@@ -16,9 +16,9 @@ func TestConformance(t *testing.T) {
 		return transporttest.World{
 			Open: func(tb testing.TB, o transporttest.Options) dataplane.Transport {
 				tb.Helper()
-				cfg := configFor(o)
-				cfg.Interface = DefaultInterface
-				tr, err := Open(cfg)
+				tr, err := Open(Config{
+					RecvBuffer: o.Buffer, SendBuffer: o.Buffer, Arena: frame.Config{TxChunks: o.Tx, RxRuns: o.Rx},
+				})
 				if err != nil {
 					tb.Fatal(err)
 				}
@@ -26,12 +26,4 @@ func TestConformance(t *testing.T) {
 			},
 		}
 	})
-}
-
-// configFor returns the configuration that the suite asks for, on the interface of a test's host.
-func configFor(o transporttest.Options) Config {
-	return Config{
-		Interface: "veth0", RecvBuffer: o.Buffer, SendBuffer: o.Buffer,
-		Arena: frame.Config{TxChunks: o.Tx, RxRuns: o.Rx},
-	}
 }

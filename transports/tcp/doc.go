@@ -12,4 +12,6 @@
 //
 // What comes from the network is not trusted. Whoever does not introduce himself in time, claims another host's
 // address, or sends a length that no packet has, is counted and cut off; no memory is set aside by what he claims.
+//
+// A process is in one network namespace: connections belong to that of the thread that calls Send.
 package tcp

@@ -4,8 +4,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/khamsin-io/khamsin/dataplane"
-	"github.com/khamsin-io/khamsin/dataplane/transporttest"
 	"github.com/khamsin-io/khamsin/internal/netns"
 )
 
@@ -73,24 +71,4 @@ func take(t *testing.T, tr *Transport) (got [][]byte) {
 	t.Helper()
 	rounds := 0
 	return receive(t, tr, func([][]byte) bool { rounds++; return rounds > 2 })
-}
-
-// The suite between two hosts.
-func TestConformanceBetweenHosts(t *testing.T) {
-	hosts := netns.Pair(t, "khamsin-tcp", netns.Options{})
-	opened := 0
-	transporttest.Run(t, func(testing.TB, string) transporttest.World {
-		return transporttest.World{Open: func(tb testing.TB, o transporttest.Options) dataplane.Transport {
-			tb.Helper()
-			h := hosts[opened%2]
-			opened++
-			var tr *Transport
-			var err error
-			h.Do(func() { tr, err = Open(configFor(o)) })
-			if err != nil {
-				tb.Fatal(err)
-			}
-			return tr
-		}}
-	})
 }

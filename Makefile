@@ -5,6 +5,7 @@ GO ?= go
 SEEDS ?= 1000
 FIRST_SEED ?= 1
 T ?= 30s
+EVERY ?= 1
 BENCH ?= .
 COUNT ?= 6
 PKG ?= ./...
@@ -24,8 +25,8 @@ users = $(GO) list -f '{{.ImportPath}} {{join .TestImports " "}} {{join .XTestIm
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help check test unit fmt vet staticcheck lint rows rows-check generate generate-check deps sim sim-seed canary \
-	race conformance netns rdma-vm scale fuzz bench bench-compare cross demo
+.PHONY: help check test unit fmt vet staticcheck lint rows rows-check generate generate-check deps sim sim-seed \
+	exhaustive canary race cover conformance netns rdma-vm scale fuzz bench bench-compare cross demo
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -35,7 +36,8 @@ check: fmt vet staticcheck lint rows-check unit sim ## before a commit: all that
 
 # As root, tests that need network namespaces or XDP fail where they cannot have them.
 test: export KHAMSIN_REQUIRE := $(or $(KHAMSIN_REQUIRE),$(shell test "$$(id -u)" = 0 && echo netns,xdp))
-test: deps fmt vet staticcheck lint rows-check generate-check cross canary sim race ## all that CI runs
+test: EVERY = 61
+test: deps fmt vet staticcheck lint rows-check generate-check cross canary sim exhaustive race ## all that CI runs
 	$(GO) test -count=1 -timeout 30m ./...
 	@if [ "$$(id -u)" = 0 ] || command -v qemu-system-x86_64 >/dev/null 2>&1; then $(MAKE) rdma-vm; \
 	else echo 'test: rdma-vm is left out: there is no qemu-system-x86_64'; fi
@@ -100,15 +102,22 @@ deps: ## as root, install what tests in namespaces and virtual machines, and mak
 sim: ## simulated runs under faults: SEEDS=n FIRST_SEED=m
 	$(GO) run ./tools/simrun -seeds $(SEEDS) -first $(FIRST_SEED)
 
-sim-seed: ## one simulated run again: SEED=n
+sim-seed: ## one simulated run again, with its timeline: SEED=n
 	@if [ -z "$(SEED)" ]; then echo 'usage: make sim-seed SEED=n'; exit 2; fi
-	$(GO) run ./tools/simrun -seeds 1 -first $(SEED)
+	$(GO) run ./tools/simrun -seed $(SEED) -trace
+
+exhaustive: ## small worlds with up to two crashes, at every step: EVERY=1; larger leaves out so many
+	$(GO) run ./tools/simrun -exhaustive -every $(EVERY)
 
 canary: ## plant each known bug and see that the simulator's checkers catch it
 	$(GO) run -tags khamsin_canary ./tools/simrun -canary
 
 race: ## short tests under the race detector, with the costly assertions
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 20m -tags khamsin_invariants ./...
+
+cover: ## statements that tests of engine and machines run, for each package; fails below 90 %
+	$(GO) test -short -coverprofile=cover.out -coverpkg=./vsync/internal/... ./vsync/internal/... ./vsync/sim
+	$(GO) run ./tools/cover -least 90 -not vsync/internal/host cover.out
 
 conformance: ## the one suite that every transport passes
 	@packages=$$($(call users,dataplane/transporttest)); \

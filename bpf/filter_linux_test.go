@@ -4,8 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"runtime"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/khamsin-io/khamsin/internal/netns"
 )
@@ -106,6 +110,33 @@ func TestFilterOnSocket(t *testing.T) {
 	passed, dropped, err := f.Counts()
 	if passed != 6 || dropped != 6 || err != nil {
 		t.Errorf("%d passed, %d dropped, %v, want 6 and 6", passed, dropped, err)
+	}
+}
+
+// One capability is enough.
+func TestFilterPrivileges(t *testing.T) {
+	netns.Require(t, "xdp", ProbeFilter())
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var drop []int
+	for n := range unix.CAP_LAST_CAP + 1 {
+		if n != unix.CAP_BPF {
+			drop = append(drop, n)
+		}
+	}
+	back := netns.DropPrivileges(t, drop...)
+	f, err := OpenFilter()
+	back()
+	must(t, err)
+	must(t, f.Close())
+	if text, err := os.ReadFile("/proc/sys/kernel/unprivileged_bpf_disabled"); err != nil || text[0] == '0' {
+		return // here everybody may
+	}
+	back = netns.DropPrivileges(t)
+	_, err = OpenFilter()
+	back()
+	if !errors.Is(err, &MissingError{Need: NeedCapability}) {
+		t.Errorf("without any: %v", err)
 	}
 }
 

@@ -17,11 +17,12 @@ type capability struct {
 	name   string
 }
 
-// What loading, attaching and AF_XDP sockets take.
+// What loading, attaching and AF_XDP sockets take. Without CAP_PERFMON the verifier allows no arithmetic with packets.
 //
 // immutable: a table
 var capabilities = []capability{
 	{unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"}, {unix.CAP_NET_RAW, "CAP_NET_RAW"}, {unix.CAP_BPF, "CAP_BPF"},
+	{unix.CAP_PERFMON, "CAP_PERFMON"},
 }
 
 // missingCapabilities returns the names of those that the calling thread has not in effect.
@@ -34,7 +35,8 @@ func missingCapabilities() []string {
 	has := func(n int) bool { return data[n/32].Effective&(1<<(n%32)) != 0 }
 	var missing []string
 	for _, c := range capabilities {
-		if !has(c.number) && !(c.number == unix.CAP_BPF && has(unix.CAP_SYS_ADMIN)) {
+		admin := c.number == unix.CAP_BPF || c.number == unix.CAP_PERFMON // which CAP_SYS_ADMIN contains
+		if !has(c.number) && !(admin && has(unix.CAP_SYS_ADMIN)) {
 			missing = append(missing, c.name)
 		}
 	}
@@ -83,7 +85,7 @@ func lacks(what string, names []string, err error) error {
 func explain(what string, err error) error {
 	var verifier *ebpf.VerifierError
 	switch {
-	case errors.As(err, &verifier) && !errors.Is(err, unix.EPERM):
+	case errors.As(err, &verifier) && len(missingCapabilities()) == 0:
 		return &MissingError{Need: NeedKernel, What: what, Err: err,
 			Hint: "the kernel's verifier refuses the program: use Linux 6.6 or newer"}
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):

@@ -11,69 +11,75 @@ import (
 // app is the side of a Group that its executors call.
 type app Group
 
+// Early takes replies, and notes views for the queries that wait.
+func (a *app) Early(d *engine.Delivery) {
+	g := (*Group)(a)
+	if d.Kind == engine.DeliverView {
+		g.pending.changed(d.View)
+	} else {
+		g.onReply(d.From, d.Data)
+	}
+}
+
 // Cast passes one multicast to its handlers.
 func (a *app) Cast(ctx context.Context, d *engine.Delivery, msg []byte) {
 	g := (*Group)(a)
-	m := &g.cast
-	m.fill(ctx, g, d)
-	g.dispatch(m, msg)
+	g.lanes[laneCast].message.fill(ctx, g, d)
+	g.dispatch(laneCast, msg)
 }
 
 // Peer passes one point-to-point message to its handlers.
 func (a *app) Peer(ctx context.Context, from core.Address, msg []byte) {
 	g := (*Group)(a)
 	v := g.view.Load()
-	g.peer = Message{Sender: NoRank, From: from, View: v, Peer: true, ctx: ctx, group: g}
+	m := &g.lanes[lanePeer].message
+	m.Sender, m.From, m.View, m.Peer, m.ctx, m.group = NoRank, from, v, true, ctx, g
 	if v != nil {
-		g.peer.Sender = v.Rank(from)
+		m.Sender = v.Rank(from)
 	}
-	g.dispatch(&g.peer, msg)
-}
-
-// dispatch splits a message and runs the handlers of its code.
-func (g *Group) dispatch(m *Message, msg []byte) {
-	code, payload, ok := decodeCode(msg)
-	if !ok {
-		if g.malformed.Add(1) == 1 {
-			g.sys.log.Error("malformed message dropped; further ones are not logged", "group", g.name, "from", m.From)
-		}
-		return
-	}
-	m.Code, m.Payload = code, payload
-	handlers := g.handlers[code]
-	if len(handlers) == 0 && g.unhandled.Add(1) == 1 {
-		g.sys.log.Warn("message without a handler; further ones are not logged", "group", g.name, "code", code)
-	}
-	for _, f := range handlers {
-		f(m)
-	}
-	m.Payload = nil
+	g.dispatch(lanePeer, msg)
 }
 
 // View notes a view and passes it on.
-func (a *app) View(_ context.Context, v *core.View) {
+func (a *app) View(ctx context.Context, v *core.View) {
 	g := (*Group)(a)
-	view := newView(v, g.sys.self)
+	view := newView(v, g.sys)
+	l := &g.lanes[laneCast]
+	l.unlabel(ctx)
 	g.view.Store(view)
+	if t := g.tracer.Load(); t != nil {
+		(*t)(viewEvent(g, view))
+	}
+	l.running.begin(viewHandler)
 	for _, f := range g.onView {
 		f(view)
 	}
+	g.watches.fire(view)
+	l.running.end()
+	g.waits.pass(view)
 }
 
 // MakeState lets the application write its state. A group without a maker has none.
 func (a *app) MakeState(ctx context.Context, v *core.View, w *host.StateWriter) error {
-	if a.onMake == nil {
+	g := (*Group)(a)
+	if g.onMake == nil {
 		return nil
 	}
-	return a.onMake(ctx, newView(v, a.sys.self), w)
+	l := &g.lanes[laneCast]
+	l.unlabel(ctx)
+	l.running.begin(stateHandler)
+	defer l.running.end()
+	return g.onMake(ctx, newView(v, g.sys), &StateWriter{inner: w, group: g})
 }
 
 // LoadState passes the application one piece of state.
-func (a *app) LoadState(_ context.Context, piece []byte) error {
-	if a.onLoad == nil {
-		return nil
-	}
-	return a.onLoad(piece)
+func (a *app) LoadState(ctx context.Context, piece []byte) error {
+	g := (*Group)(a)
+	l := &g.lanes[laneCast]
+	l.unlabel(ctx)
+	l.running.begin(stateHandler)
+	defer l.running.end()
+	return g.load(ctx, piece)
 }
 
 // StateLoaded is called behind the last piece.
@@ -84,8 +90,15 @@ func (a *app) Init(ctx context.Context) error {
 	if a.onInit == nil {
 		return nil
 	}
+	l := &a.lanes[laneCast]
+	l.unlabel(ctx)
+	l.running.begin(stateHandler)
+	defer l.running.end()
 	return a.onInit(ctx)
 }
 
 // End is called behind the last delivery.
-func (a *app) End(error) {}
+func (a *app) End(error) {
+	g := (*Group)(a)
+	g.sys.forget(g)
+}

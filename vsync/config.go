@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/khamsin-io/khamsin/transports/udp"
+	"github.com/khamsin-io/khamsin/vsync/codec"
 	"github.com/khamsin-io/khamsin/vsync/internal/engine"
 	"github.com/khamsin-io/khamsin/vsync/internal/host"
 )
@@ -22,6 +24,9 @@ type Config struct {
 	GroupPort  uint16           // UDP port of multicasts, the same in all processes of a system
 	PeerPort   uint16           // first UDP port tried for point-to-point traffic; later processes take following ones
 	MaxPacket  int              // bytes of the longest packet, 0 for what the transport allows
+	RecvBuffer int              // bytes asked for as each socket's receive buffer, 0 for the default: see Buffers
+	SendBuffer int              // bytes asked for as the sending socket's buffer, 0 likewise
+	Batch      int              // packets taken from the transport at once, 0 for what it advises
 
 	OracleSize       int  // processes that run the membership service: 1, 3, 5 or 7
 	Eligible         bool // whether this process may be one of them
@@ -32,16 +37,29 @@ type Config struct {
 	Heartbeat       time.Duration // between signs of life
 	SuspectAfter    time.Duration // silence after which a process is declared failed
 	ProtocolTimeout time.Duration // before a request to the membership service is repeated
+	StuckAfter      time.Duration // for which a live member's handlers may take nothing before it is declared failed
 
 	MaxMessage  int // bytes of the longest message
 	MaxUnstable int // packets of one sender in one group that not all members have acknowledged
 	MaxQueue    int // packets of one group that its handlers have not finished
 
+	// NoCompression sends messages as they are. Else those of 16 KiB and more that shrink by an eighth or more are
+	// compressed
+	NoCompression bool
+	Types         *codec.Registry // of the application's types; nil: the system has one of its own
+
+	QueryTimeout    time.Duration // of queries whose context has no deadline
+	HandlerDeadline time.Duration // a handler that runs longer is named in the log
+	HandlerLimit    time.Duration // a handler that runs longer ends the system here; zero: never
+
 	Threading   Threading // who runs the protocols
 	Waiting     Waiting   // how the receiver waits for packets
 	PinReceiver bool      // the receiver keeps a thread of its own; slower on all that was measured
+	Autotune    bool      // adjust packets, windows, batches and socket buffers to what is lost
 
 	Logger  *slog.Logger                   // where the library reports; nil means slog.Default()
+	LogDir  string                         // directory of a log file besides; empty: none
+	noLog   bool                           // the environment says that there shall be none
 	Mute    bool                           // report nothing at all
 	OnPanic func(group string, reason any) // called when a handler panics, instead of ending the process
 }
@@ -86,9 +104,13 @@ func DefaultConfig() Config {
 		Heartbeat:       t.Heartbeat,
 		SuspectAfter:    t.Suspect,
 		ProtocolTimeout: t.Request,
+		StuckAfter:      t.Stuck,
 		MaxMessage:      l.Message,
 		MaxUnstable:     l.Window,
 		MaxQueue:        l.Queue,
+		QueryTimeout:    15 * time.Second,
+		HandlerDeadline: 10 * time.Second,
+		Autotune:        true,
 	}
 }
 
@@ -97,14 +119,36 @@ const loopback = "lo"
 
 // Limits of settings.
 const (
-	maxPacketMin = 512
-	maxPacketMax = 65507 // payload of a UDP datagram
-	messageMin   = 1 << 10
-	messageMax   = 64 << 20
-	unstableMin  = 16
-	unstableMax  = 1 << 16
-	systemMax    = 255 // bytes of a system's name
+	maxPacketMin    = 512
+	maxPacketMax    = 65507 // payload of a UDP datagram
+	messageMin      = 1 << 10
+	messageMax      = 64 << 20
+	unstableMin     = 16
+	unstableMax     = 1 << 16
+	systemMax       = 255 // bytes of a system's name
+	socketBufferMin = 4 << 10
+	socketBufferMax = 1 << 30
+	batchMax        = 1024
 )
+
+// The manual's sizes of socket buffers, in packets of the longest kind.
+const (
+	recvPackets = 64
+	sendPackets = 32
+)
+
+// Buffers returns the bytes of the socket buffers that the UDP transport asks for: RecvBuffer and SendBuffer, or else
+// 64 and 32 times the longest packet (ISIS_MAXMSGLEN), and not less than the transport's own defaults.
+func (c *Config) Buffers() (receive, send int) {
+	receive, send = c.RecvBuffer, c.SendBuffer
+	if receive == 0 {
+		receive = max(recvPackets*c.MaxPacket, udp.DefaultRecvBuffer)
+	}
+	if send == 0 {
+		send = max(sendPackets*c.MaxPacket, udp.DefaultSendBuffer)
+	}
+	return receive, send
+}
 
 // Validate reports everything that is wrong with c, or nil.
 func (c *Config) Validate() error {
@@ -123,6 +167,14 @@ func (c *Config) Validate() error {
 	check(c.GroupPort != c.PeerPort, "GroupPort and PeerPort are both %d", c.PeerPort)
 	check(c.MaxPacket == 0 || c.MaxPacket >= maxPacketMin && c.MaxPacket <= maxPacketMax,
 		"MaxPacket is %d, want %d to %d, or 0", c.MaxPacket, maxPacketMin, maxPacketMax)
+	for _, b := range []struct {
+		name  string
+		bytes int
+	}{{"RecvBuffer", c.RecvBuffer}, {"SendBuffer", c.SendBuffer}} {
+		check(b.bytes == 0 || b.bytes >= socketBufferMin && b.bytes <= socketBufferMax,
+			"%s is %d, want %d to %d, or 0", b.name, b.bytes, socketBufferMin, socketBufferMax)
+	}
+	check(c.Batch >= 0 && c.Batch <= batchMax, "Batch is %d, want 1 to %d, or 0", c.Batch, batchMax)
 	check(c.OracleSize == 1 || c.OracleSize == 3 || c.OracleSize == 5 || c.OracleSize == 7,
 		"OracleSize is %d, want 1, 3, 5 or 7", c.OracleSize)
 	check(!c.FastStart || c.Eligible, "FastStart needs a process that is Eligible")
@@ -131,7 +183,8 @@ func (c *Config) Validate() error {
 		value time.Duration
 	}{
 		{"Discovery", c.Discovery}, {"Heartbeat", c.Heartbeat}, {"SuspectAfter", c.SuspectAfter},
-		{"ProtocolTimeout", c.ProtocolTimeout},
+		{"ProtocolTimeout", c.ProtocolTimeout}, {"QueryTimeout", c.QueryTimeout},
+		{"StuckAfter", c.StuckAfter},
 	} {
 		check(d.value > 0, "%s is %v, want more than 0", d.name, d.value)
 	}
@@ -142,6 +195,9 @@ func (c *Config) Validate() error {
 	check(c.MaxUnstable >= unstableMin && c.MaxUnstable <= unstableMax,
 		"MaxUnstable is %d, want %d to %d", c.MaxUnstable, unstableMin, unstableMax)
 	check(c.MaxQueue >= c.MaxUnstable, "MaxQueue is %d, want at least MaxUnstable, %d", c.MaxQueue, c.MaxUnstable)
+	check(c.HandlerDeadline >= time.Millisecond, "HandlerDeadline is %v, want a millisecond or more", c.HandlerDeadline)
+	check(c.HandlerLimit == 0 || c.HandlerLimit >= time.Millisecond,
+		"HandlerLimit is %v, want a millisecond or more, or 0", c.HandlerLimit)
 	if err := c.Network.validate(); err != nil {
 		faults = append(faults, err)
 	}

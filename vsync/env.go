@@ -32,6 +32,10 @@ import (
 //	ISIS_SKIP_FIRSTINTERFACE               leave out the first of them
 //	ISIS_IGNOREPARTITIONS                  go on without a majority of the membership service
 //	ISIS_MUTE                              report nothing
+//	ISIS_LOGGED, ISIS_LOGDIR               write a log file, in that directory; the default directory is logs
+//	ISIS_DONT_COMPRESS                     send long messages as they are
+//	ISIS_AUTOTUNE                          adjust packets, windows, batches and buffers to what is lost
+//	ISIS_CONFIG                            a file to begin with (ConfigFromFile); other variables change it
 //
 // Booleans are true, false, 1 or 0, in any case.
 func ConfigFromEnv() (Config, error) { return configFrom(os.Environ()) }
@@ -58,20 +62,22 @@ func parameters() []parameter {
 		{"ISIS_DEFAULTTIMEOUT", readTimeout},
 		{"ISIS_IGNOREPARTITIONS", boolInto(func(c *Config) *bool { return &c.IgnorePartitions })},
 		{"ISIS_MUTE", boolInto(func(c *Config) *bool { return &c.Mute })},
+		{"ISIS_AUTOTUNE", boolInto(func(c *Config) *bool { return &c.Autotune })},
 		{"ISIS_GRACEFULSHUTDOWN", onlyBool(true)},
 		{"ISIS_MD5SIGS", onlyBool(true)},
 		{"ISIS_USEIPv4", onlyBool(true)},
 		{"ISIS_USEIPv6", onlyBool(false)},
 		{"ISIS_LARGE", onlyBool(false)},
-	}
-}
-
-// later returns the names of settings that this version does not have yet.
-func later() []string {
-	return []string{
-		"ISIS_AESKEY", "ISIS_KEY", "ISIS_AES",
-		"ISIS_UDPCHKSUM", "ISIS_MCMDREPORTRATE", "ISIS_DONT_COMPRESS", "ISIS_TOKEN_DELAY", "ISIS_LOGGED", "ISIS_LOGDIR",
-		"ISIS_OOBMAXIPMCADDRS",
+		{"ISIS_DONT_COMPRESS", boolInto(func(c *Config) *bool { return &c.NoCompression })},
+		{"ISIS_LOGGED", readLogged},
+		{"ISIS_LOGDIR", readLogDir},
+		{"ISIS_OOBMAXIPMCADDRS", unsupported(atLeast(0), "4")},
+		{"ISIS_MCMDREPORTRATE", unsupported(atLeast(1), "")},
+		{"ISIS_TOKEN_DELAY", unsupported(atLeast(1), "")},
+		{"ISIS_UDPCHKSUM", onlyBool(true)},
+		{"ISIS_AESKEY", unsupported(key, "")},
+		{"ISIS_KEY", unsupported(key, "")},
+		{"ISIS_AES", unsupported(key, "")},
 	}
 }
 
@@ -85,20 +91,25 @@ func configFrom(env []string) (Config, error) {
 		}
 	}
 	faults := aliases(values)
+	if path, ok := values[configVariable]; ok {
+		file, err := ConfigFromFile(path)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s=%q: %w", configVariable, path, err))
+		} else {
+			c = file
+		}
+		delete(values, configVariable)
+	}
 	for _, p := range append(parameters(), networkParameters()...) {
 		if value, ok := values[p.name]; ok {
 			if err := p.read(&c, value); err != nil {
-				faults = append(faults, fmt.Errorf("%s=%q: %w", p.name, value, err))
+				faults = append(faults, fmt.Errorf("%s=%s: %w", p.name, shown(p.name, value), err))
 			}
 			delete(values, p.name)
 		}
 	}
 	for _, name := range slices.Sorted(keys(values)) {
-		if slices.Contains(later(), name) {
-			faults = append(faults, fmt.Errorf("%s: not supported by this version", name))
-		} else {
-			faults = append(faults, fmt.Errorf("%s: unknown setting", name))
-		}
+		faults = append(faults, fmt.Errorf("%s: unknown setting", name))
 	}
 	if len(faults) == 0 {
 		if err := c.Validate(); err != nil {
@@ -114,12 +125,20 @@ func configFrom(env []string) (Config, error) {
 // aliases reports pairs of names for one setting that disagree.
 func aliases(values map[string]string) []error {
 	var faults []error
-	for _, pair := range [][2]string{{"ISIS_PORTNO", "ISIS_GROUPPORT"}, {"ISIS_MAXMSGLEN", "ISIS_MAXPACKETLEN"}} {
+	for _, pair := range [][2]string{
+		{"ISIS_PORTNO", "ISIS_GROUPPORT"}, {"ISIS_MAXMSGLEN", "ISIS_MAXPACKETLEN"},
+		{"ISIS_SKIP_FIRSTINTERFACE", "ISIS_SKIP_FIRST_NETWORK_INTERFACE"},
+	} {
 		a, oka := values[pair[0]]
 		b, okb := values[pair[1]]
 		if oka && okb && a != b {
 			faults = append(faults, fmt.Errorf("%s=%q and %s=%q are one setting and differ", pair[0], a, pair[1], b))
 		}
+	}
+	low, errLow := strconv.Atoi(values["ISIS_MCRANGE_LOW"])
+	high, errHigh := strconv.Atoi(values["ISIS_MCRANGE_HIGH"])
+	if errLow == nil && errHigh == nil && low >= high {
+		faults = append(faults, fmt.Errorf("ISIS_MCRANGE_LOW=%d is not below ISIS_MCRANGE_HIGH=%d", low, high))
 	}
 	return faults
 }
@@ -213,21 +232,35 @@ func readTTL(c *Config, value string) error {
 	return nil
 }
 
-// readPacket reads a size in bytes, with KB or MB behind it for 1024 and 1024*1024.
 func readPacket(c *Config, value string) error {
-	digits, unit := strings.ToUpper(value), 1
-	for suffix, u := range map[string]int{"KB": 1 << 10, "MB": 1 << 20} {
-		if d, ok := strings.CutSuffix(digits, suffix); ok {
-			digits, unit = strings.TrimSpace(d), u
-		}
-	}
-	n, err := strconv.ParseUint(digits, 10, 24)
+	n, err := parseSize(value)
 	if err != nil || n == 0 {
-		return errors.New("not a number of bytes such as 1400, 8KB or 1MB")
+		return errSize
 	}
-	c.MaxPacket = min(int(n)*unit, maxPacketMax) // UDP carries no more; longer settings mean as long as possible
+	c.MaxPacket = min(n, maxPacketMax) // UDP carries no more; longer settings mean as long as possible
 	return nil
 }
+
+// errSize refuses what is no size.
+var errSize = errors.New("not a number of bytes such as 1400, 8KB or 1MB") // immutable: an error
+
+// parseSize reads a size in bytes, with KB or MB behind it for 1024 and 1024*1024.
+func parseSize(value string) (int, error) {
+	digits, unit := strings.ToUpper(value), 1
+	if d, ok := strings.CutSuffix(digits, "KB"); ok {
+		digits, unit = strings.TrimSpace(d), 1<<10
+	} else if d, ok := strings.CutSuffix(digits, "MB"); ok {
+		digits, unit = strings.TrimSpace(d), 1<<20
+	}
+	n, err := strconv.ParseUint(digits, 10, 32)
+	if err != nil || n*uint64(unit) > sizeMax {
+		return 0, errSize
+	}
+	return int(n) * unit, nil
+}
+
+// sizeMax is beyond every size that can be set.
+const sizeMax = 1 << 30
 
 func readUnstable(c *Config, value string) error {
 	n, err := strconv.Atoi(value)

@@ -8,7 +8,7 @@ import (
 )
 
 // rows: PAR-01, PAR-06, PAR-07, PAR-14, PAR-15, PAR-16, PAR-17, PAR-18, PAR-21, PAR-23, PAR-24, PAR-25, PAR-26, PAR-28
-// rows: PAR-29, PAR-34, PAR-35, PAR-39, LIF-19
+// rows: PAR-29, PAR-34, PAR-35, PAR-39, LIF-19, PAR-30, PAR-33, PAR-36
 func TestEnvironment(t *testing.T) {
 	for _, c := range []struct {
 		env   string
@@ -55,7 +55,37 @@ func TestEnvironment(t *testing.T) {
 		{"ISIS_USEIPv4=false", nil},
 		{"ISIS_USEIPv6=true", nil},
 		{"ISIS_USEIPv6=false", func(*Config) bool { return true }},
+		{"ISIS_DONT_COMPRESS=true", func(c *Config) bool { return c.NoCompression }},
+		{"ISIS_DONT_COMPRESS=false", func(c *Config) bool { return !c.NoCompression }},
+		{"ISIS_DONT_COMPRESS=2", nil},
+		{"ISIS_LOGGED=true", func(c *Config) bool { return c.LogDir == "logs" }},
+		{"ISIS_LOGDIR=/tmp/x", func(c *Config) bool { return c.LogDir == "/tmp/x" }},
+		{"ISIS_LOGGED=true ISIS_LOGDIR=/tmp/x", func(c *Config) bool { return c.LogDir == "/tmp/x" }},
+		{"ISIS_LOGGED=false ISIS_LOGDIR=/tmp/x", func(c *Config) bool { return c.LogDir == "" }},
+		{"ISIS_LOGGED=yes", nil},
+		{"ISIS_LOGDIR=", nil},
+		{"ISIS_UNICAST_ONLY=false ISIS_TCP_ONLY=False ISIS_TCP_DIRECT=0", func(*Config) bool { return true }},
+		{"ISIS_TCP_ONLY=perhaps", nil},
+		{"ISIS_HOSTS=", func(*Config) bool { return true }},
+		{"ISIS_HOSTS=a/b", nil},
+		{"ISIS_SKIP_FIRSTINTERFACE=false", func(*Config) bool { return true }},
+		{"ISIS_SKIP_FIRST_NETWORK_INTERFACE=false", func(*Config) bool { return true }},
+		{"ISIS_SKIP_FIRSTINTERFACE=0 ISIS_SKIP_FIRST_NETWORK_INTERFACE=1", nil},
+		{"ISIS_NETMASK=0 ISIS_SUBNET=0", func(*Config) bool { return true }},
+		{"ISIS_NETMASK=255.255", nil},
+		{"ISIS_SUBNET=here", nil},
+		{"ISIS_MCRANGE_LOW=5000 ISIS_MCRANGE_HIGH=505000", func(*Config) bool { return true }},
+		{"ISIS_MCRANGE_LOW=600000 ISIS_MCRANGE_HIGH=505000", nil},
+		{"ISIS_MCRANGE_HIGH=16777216", nil},
+		{"ISIS_MAXIPMCADDRS=25 ISIS_OOBMAXIPMCADDRS=4", func(*Config) bool { return true }},
+		{"ISIS_MAXIPMCADDRS=-1", nil},
+		{"ISIS_TOKEN_DELAY=0", nil},
+		{"ISIS_UDPCHKSUM=true", func(*Config) bool { return true }},
+		{"ISIS_LARGE=false", func(*Config) bool { return true }},
+		{"ISIS_GRACEFULSHUTDOWN=true", func(*Config) bool { return true }},
+		{"ISIS_GRACEFULSHUTDOWN=false", nil},
 		{"ISIS_AESKEY=00", nil},
+		{"ISIS_KEY=zz", nil},
 		{"ISIS_NOSUCH=1", nil},
 		{"PATH=/bin", func(*Config) bool { return true }},
 	} {
@@ -72,10 +102,21 @@ func TestEnvironment(t *testing.T) {
 }
 
 func TestAllFaultsOfTheEnvironmentAtOnce(t *testing.T) {
-	_, err := configFrom([]string{"ISIS_TTL=x", "ISIS_MUTE=x", "ISIS_NOSUCH=1", "ISIS_AESKEY=ab"})
-	for _, want := range []string{"ISIS_TTL", "ISIS_MUTE", "ISIS_NOSUCH: unknown", "ISIS_AESKEY: not supported"} {
+	_, err := configFrom([]string{"ISIS_TTL=x", "ISIS_MUTE=x", "ISIS_NOSUCH=1", "ISIS_TOKEN_DELAY=5"})
+	for _, want := range []string{"ISIS_TTL", "ISIS_MUTE", "ISIS_NOSUCH: unknown", `ISIS_TOKEN_DELAY="5": not supported`} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %s", err, want)
+		}
+	}
+}
+
+// rows: PAR-19
+func TestKeysAreNotPrinted(t *testing.T) {
+	secret := "deadbeef"
+	for _, value := range []string{secret, strings.Repeat(secret, 8)} {
+		_, err := configFrom([]string{"ISIS_AESKEY=" + value})
+		if err == nil || strings.Contains(err.Error(), secret) || !strings.Contains(err.Error(), "ISIS_AESKEY") {
+			t.Errorf("got %v", err)
 		}
 	}
 }

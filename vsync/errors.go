@@ -1,6 +1,7 @@
 package vsync
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -48,6 +49,31 @@ var (
 	// ErrCode means that a request code is negative, so reserved for the library.
 	ErrCode = errors.New("negative request codes are reserved")
 
+	// ErrHandler means that a function cannot be a handler, or that there is none for what arrived.
+	ErrHandler = errors.New("no handler")
+
+	// ErrTwoAnswers means that two handlers for one code and the same types would both reply to queries.
+	ErrTwoAnswers = errors.New("two handlers would answer one query")
+
+	// ErrArgument means that an argument is out of its range.
+	ErrArgument = errors.New("bad argument")
+
+	// ErrNoReply means that the member that was asked did not reply.
+	ErrNoReply = errors.New("no reply")
+
+	// ErrAborted means that a member made a query fail. The error is an *AbortError.
+	ErrAborted = errors.New("query aborted")
+
+	// ErrReplied means that a query was answered before.
+	ErrReplied = errors.New("already replied")
+
+	// ErrNoQuery means that a message is no query, so nobody waits for a reply.
+	ErrNoQuery = errors.New("not a query")
+
+	// ErrNotInHandler means that a Message was asked to reply after its handler, or on another goroutine: see
+	// Message.Detach.
+	ErrNotInHandler = errors.New("not inside the handler of the message; use Detach")
+
 	// ErrTransferAborted means that every process that the state was for has left or failed.
 	ErrTransferAborted = engine.ErrTransferAborted
 
@@ -63,6 +89,47 @@ func (e *PoisonError) Error() string { return "poisoned: " + e.Reason }
 
 // Is makes errors.Is(err, ErrPoisoned) and errors.Is(err, ErrNotRunning) true.
 func (e *PoisonError) Is(target error) bool { return target == ErrPoisoned || target == ErrNotRunning }
+
+// AbortError says why a member made a query fail.
+type AbortError struct {
+	Reason string
+	From   Address
+}
+
+// Error returns the reason.
+func (e *AbortError) Error() string { return fmt.Sprintf("%v by %v: %s", ErrAborted, e.From, e.Reason) }
+
+// Is makes errors.Is(err, ErrAborted) true.
+func (e *AbortError) Is(target error) bool { return target == ErrAborted }
+
+// ReplyError says whose reply could not be read.
+type ReplyError struct {
+	From Address
+	Err  error
+}
+
+// Error names the member and the fault.
+func (e *ReplyError) Error() string { return fmt.Sprintf("reply of %v: %v", e.From, e.Err) }
+
+// Unwrap returns the fault.
+func (e *ReplyError) Unwrap() error { return e.Err }
+
+// TimeoutError names the members that had not replied when a query's time was over: none when it was over before the
+// query was delivered here, so that nobody knows whom it was for.
+type TimeoutError struct{ Silent []Address }
+
+// Error names the members.
+func (e *TimeoutError) Error() string {
+	if len(e.Silent) == 0 {
+		return "the time was over before the query was delivered here"
+	}
+	return fmt.Sprintf("no reply in time from %v", e.Silent)
+}
+
+// Is makes errors.Is(err, context.DeadlineExceeded) and errors.Is(err, ErrNoReply) true.
+func (e *TimeoutError) Is(target error) bool {
+	return target == context.DeadlineExceeded || target == ErrNoReply
+}
 
 // public turns an error of the host or the engine into one of this package.
 func public(err error) error {

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/engine"
@@ -21,33 +21,48 @@ type Group struct {
 	settings groupSettings
 	inner    *host.Group // nil when the system does not run
 
-	mu       sync.Mutex // guards sealed; handlers are written before it is set and only read afterwards
+	mu       sync.Mutex // guards sealed; what follows is written before it is set and only read afterwards
 	sealed   bool
-	handlers map[Code][]func(*Message)
+	handlers map[Code][]*handler
 	onView   []func(*View)
 	onMake   func(context.Context, *View, *StateWriter) error
-	onLoad   func([]byte) error
+	onLoad   []*loader
 	onInit   func(context.Context) error
 
-	view      atomic.Pointer[View]
-	cast      Message // the one that handlers of multicasts get; the group's first executor's
-	peer      Message // the second executor's
-	unhandled atomic.Uint64
-	malformed atomic.Uint64
+	table   map[Code]*codeEntry // the handlers as messages find them; written before bound is set
+	bound   atomic.Bool
+	lanes   [lanes]lane // each its executor's
+	pending pending
+	watches watches
+	waits   viewWaits
+	view    atomic.Pointer[View]
+	tracer  atomic.Pointer[func(TraceEvent)]
+	limiter atomic.Pointer[limiter]
+
+	unhandled   atomic.Uint64 // messages without a handler
+	malformed   atomic.Uint64 // messages that could not be read
+	repliesLost atomic.Uint64 // replies of ours that could not be sent
+	slow        atomic.Uint64 // handlers that ran longer than HandlerDeadline
 }
 
 // NewGroup returns a handle for the group called name: any string, the same in all processes that shall meet. It sends
 // nothing and joins nothing.
 func (s *System) NewGroup(name string, opts ...GroupOption) *Group {
-	g := &Group{sys: s, name: name, handlers: make(map[Code][]func(*Message))}
+	g := &Group{sys: s, name: name, handlers: make(map[Code][]*handler)}
 	for _, o := range opts {
 		o(&g.settings)
+	}
+	if r := g.settings.rate; r != (Rate{}) && r.Validate() == nil {
+		g.limiter.Store(newLimiter(r, time.Now()))
 	}
 	if s != nil {
 		g.inner = s.host.NewGroup(name, (*app)(g), g.settings.inline)
 	}
 	return g
 }
+
+// System returns the system that the group is of.
+func (g *Group) System() *System { return g.sys }
 
 // Name returns the group's name.
 func (g *Group) Name() string { return g.name }
@@ -69,45 +84,14 @@ func (g *Group) declare(what string, change func()) error {
 	return nil
 }
 
-// Handle adds a handler for messages with a code. All handlers of a code run for each message, in the order in which
-// they were added. Members of a group must handle the same codes. It must be called before Join; the code must not be
-// negative.
-func (g *Group) Handle(code Code, f func(m *Message)) error {
-	if code < 0 {
-		return g.fail("handle", fmt.Errorf("%w: %d", ErrCode, code))
-	}
-	return g.declare("handle", func() { g.handlers[code] = append(g.handlers[code], f) })
-}
-
 // OnView adds a function that is called with every view, in its place among the messages. It must be called before
 // Join.
 func (g *Group) OnView(f func(v *View)) error {
+	if f == nil {
+		return g.fail("handle views", fmt.Errorf("%w: a nil function", ErrHandler))
+	}
 	return g.declare("handle views", func() { g.onView = append(g.onView, f) })
 }
-
-// OnMakeState sets the function that writes the group's state for the members that join. It runs at the oldest member,
-// at the point of its sequence just before the view, v, that holds the joiners: the state must hold the effect of
-// exactly the messages handled so far. When it returns an error the joiners do not get in. It must be called before
-// Join; without it joiners start with no state.
-func (g *Group) OnMakeState(f func(ctx context.Context, v *View, w *StateWriter) error) error {
-	return g.declare("make state", func() { g.onMake = f })
-}
-
-// OnLoadState sets the function that gets the state at a member that joins: once for each piece that was Put, in order,
-// all before the first view. The slice belongs to f. When it returns an error, Join returns it, and the group is left.
-// It must be called before Join.
-func (g *Group) OnLoadState(f func(piece []byte) error) error {
-	return g.declare("load state", func() { g.onLoad = f })
-}
-
-// OnInit sets a function that is called in the process that brings the group to life, before its first view. When it
-// returns an error, Join returns it, and the group is left. It must be called before Join.
-func (g *Group) OnInit(f func(ctx context.Context) error) error {
-	return g.declare("initialise", func() { g.onInit = f })
-}
-
-// StateWriter takes a group's state, piece by piece. It belongs to the function that got it, until that returns.
-type StateWriter = host.StateWriter
 
 // Join makes this process a member of the group, which it brings to life when it has no member. It returns when the
 // state has been loaded and the first view handled, or when ctx ends.
@@ -120,6 +104,9 @@ func (g *Group) join(ctx context.Context, what string, mode engine.JoinMode) err
 	if !g.sys.Active() {
 		return g.fail(what, ErrNotRunning)
 	}
+	if err := g.settings.rate.Validate(); err != nil {
+		return g.fail(what, err)
+	}
 	g.mu.Lock()
 	again := g.sealed
 	g.sealed = true
@@ -127,27 +114,20 @@ func (g *Group) join(ctx context.Context, what string, mode engine.JoinMode) err
 	if again {
 		return g.fail(what, ErrJoined)
 	}
-	return g.fail(what, g.inner.Join(ctx, engine.JoinRequest{
-		Mode: mode, Signature: g.signature(), SafeCopies: g.settings.safeCopies,
-		Unicast: g.settings.unicast,
-	}))
-}
-
-// signature returns a number that is equal for groups with handlers for the same codes.
-func (g *Group) signature() uint64 {
-	codes := make([]Code, 0, len(g.handlers))
-	for c := range g.handlers {
-		codes = append(codes, c)
+	if err := errors.Join(g.bindHandlers(), g.bindLoaders()); err != nil {
+		return g.fail(what, err)
 	}
-	slices.Sort(codes)
-	const offset, prime = 14695981039346656037, 1099511628211 // FNV-1a
-	h := uint64(offset)
-	for _, c := range codes {
-		for shift := 0; shift < 32; shift += 8 {
-			h = (h ^ uint64(byte(uint32(c)>>shift))) * prime
-		}
+	g.bound.Store(true)
+	g.sys.remember(g)
+	table := g.describe()
+	err := g.inner.Join(ctx, engine.JoinRequest{
+		Mode: mode, Signature: signatureOf(table), Handlers: table[:min(len(table), engine.HandlersMax)],
+		SafeCopies: g.settings.safeCopies, Unicast: g.settings.unicast,
+	})
+	if err != nil {
+		g.sys.forget(g)
 	}
-	return h
+	return g.fail(what, g.explain(err))
 }
 
 // Leave leaves the group: what this process sent before is delivered, then the others get a view without it. It returns
@@ -228,14 +208,14 @@ func (g *Group) fail(what string, err error) error {
 		return nil
 	}
 	err = public(err)
-	if errors.Is(err, ErrNotMember) && !g.sys.open() {
+	if errors.Is(err, ErrNotMember) && !g.sys.inUse() {
 		err = g.sys.reason()
 	}
 	return fmt.Errorf("vsync: %s %q: %w", what, g.name, err)
 }
 
-// open tells whether the system is running and nobody has begun to close it.
-func (s *System) open() bool { return s.Active() && !s.closing.Load() }
+// inUse tells whether the system is running and nobody has begun to close it.
+func (s *System) inUse() bool { return s.Active() && !s.closing.Load() }
 
 // reason returns why the system is not running.
 func (s *System) reason() error {

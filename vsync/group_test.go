@@ -291,7 +291,7 @@ func TestSendInsideHandlers(t *testing.T) {
 
 // rows: THR-12
 func TestSendInsideAHandlerNeverBlocks(t *testing.T) {
-	s := startOn(t, mem.NewHub(), WithMaxUnstable(16))
+	s := startOn(t, mem.NewHub(), WithMaxUnstable(16), WithoutCompression())
 	g := s.NewGroup("g")
 	got := make(chan error, 1)
 	must(g.Handle(1, func(m *Message) {

@@ -3,6 +3,8 @@ package vsync
 import (
 	"log/slog"
 	"time"
+
+	"github.com/khamsin-io/khamsin/vsync/codec"
 )
 
 // Option changes one setting of a system. Options override the environment, and later ones earlier ones.
@@ -63,6 +65,10 @@ func WithHeartbeat(d time.Duration) Option { return set(func(c *Config) { c.Hear
 // WithSuspectAfter sets the silence after which a process is declared failed: more than two heartbeats.
 func WithSuspectAfter(d time.Duration) Option { return set(func(c *Config) { c.SuspectAfter = d }) }
 
+// WithStuckAfter sets how long the handlers of a live member may take nothing at all, while messages wait for them,
+// before the others declare it failed, so that it does not hold them up for ever. The default is 20 s.
+func WithStuckAfter(d time.Duration) Option { return set(func(c *Config) { c.StuckAfter = d }) }
+
 // WithProtocolTimeout sets the time before a request to the membership service is repeated.
 func WithProtocolTimeout(d time.Duration) Option {
 	return set(func(c *Config) { c.ProtocolTimeout = d })
@@ -85,8 +91,41 @@ func WithThreading(t Threading) Option { return set(func(c *Config) { c.Threadin
 // WithWaiting says how the system waits for packets.
 func WithWaiting(w Waiting) Option { return set(func(c *Config) { c.Waiting = w }) }
 
+// WithBuffers sets the bytes asked for as socket buffers, 4 KiB to 1 GiB each; zero leaves the default. The kernel caps
+// what it grants (net.core.rmem_max and wmem_max), and the library warns with both numbers when it did.
+func WithBuffers(receive, send int) Option {
+	return set(func(c *Config) { c.RecvBuffer, c.SendBuffer = receive, send })
+}
+
+// WithAutotune says whether the system adjusts packets, windows, batches and socket buffers to what is lost. The
+// default is yes.
+func WithAutotune(yes bool) Option { return set(func(c *Config) { c.Autotune = yes }) }
+
 // WithLogger says where the library reports. The default is slog.Default().
 func WithLogger(l *slog.Logger) Option { return set(func(c *Config) { c.Logger, c.Mute = l, false }) }
+
+// WithLogDir makes the system write its log to a file of its own in a directory too, which is made when missing.
+func WithLogDir(dir string) Option { return set(func(c *Config) { c.LogDir = dir }) }
+
+// WithTypes gives the system a registry of types that the application filled, instead of one of its own. It may be
+// shared by several systems.
+func WithTypes(r *codec.Registry) Option { return set(func(c *Config) { c.Types = r }) }
+
+// WithQueryTimeout sets how long queries wait whose context has no deadline. The default is 15 s.
+func WithQueryTimeout(d time.Duration) Option { return set(func(c *Config) { c.QueryTimeout = d }) }
+
+// WithHandlerDeadline sets how long a handler may run before the log names it. The default is 10 s.
+func WithHandlerDeadline(d time.Duration) Option {
+	return set(func(c *Config) { c.HandlerDeadline = d })
+}
+
+// WithHandlerLimit makes the process give itself up, with a *StuckError, when a handler runs for longer: its groups go
+// on without it. Otherwise a handler may take any time, and the group's senders wait: until the others lose patience
+// with a member that takes nothing, see WithStuckAfter.
+func WithHandlerLimit(d time.Duration) Option { return set(func(c *Config) { c.HandlerLimit = d }) }
+
+// WithoutCompression sends long messages as they are.
+func WithoutCompression() Option { return set(func(c *Config) { c.NoCompression = true }) }
 
 // WithMute makes the library report nothing.
 func WithMute() Option { return set(func(c *Config) { c.Mute = true }) }
@@ -105,9 +144,10 @@ type groupSettings struct {
 	safeCopies int
 	inline     bool
 	unicast    bool
+	rate       Rate
 }
 
-// Numbers of members for WithSafeCopies and FlushK.
+// Numbers of members for queries, WithSafeCopies and FlushK.
 const (
 	All      = 0
 	Majority = -1
@@ -120,6 +160,10 @@ func WithSafeCopies(n int) GroupOption { return func(s *groupSettings) { s.safeC
 // WithUnicast makes this process send its packets to the group's members one by one, not to a multicast address. All
 // members of a group should ask for the same.
 func WithUnicast() GroupOption { return func(s *groupSettings) { s.unicast = true } }
+
+// WithRateLimit limits what this process multicasts to the group: see Group.SetRate. A Rate that is not valid makes
+// Join fail.
+func WithRateLimit(r Rate) GroupOption { return func(s *groupSettings) { s.rate = r } }
 
 // WithInlineDelivery promises that the group's handlers never block, on anything. They may then be called on the
 // goroutine that receives packets, which saves a wake-up for each burst. A handler that blocks all the same stops the

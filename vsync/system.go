@@ -8,10 +8,14 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/clock"
+	"github.com/khamsin-io/khamsin/vsync/codec"
+	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/engine"
 	"github.com/khamsin-io/khamsin/vsync/internal/host"
 )
@@ -24,7 +28,23 @@ type System struct {
 	log    *slog.Logger
 	host   *host.Host
 
+	types   *codec.Registry
 	closing atomic.Bool
+	calls   atomic.Uint64 // queries
+	caps    dataplane.Caps
+	keptMu  sync.Mutex     // guards ended
+	ended   bool           // frames are not to be touched any more
+	kept    atomic.Int64   // packets that handlers keep
+	engine  *engine.Engine // to be touched inside host.Do only
+	logFile *os.File
+	buffers sync.Pool // of *buffer
+
+	watchOnce sync.Once
+	watching  chan struct{} // closed when the watchdog has ended
+
+	mu       sync.Mutex
+	groups   []*Group // joined and not over, in the order of joining
+	suspects map[Address]bool
 }
 
 // Start attaches this process to the system that it finds, or founds one when it finds none within the discovery time.
@@ -52,9 +72,11 @@ func start(ctx context.Context, opts []Option) (*System, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &System{config: config, self: newAddress(transport.Local())}
-	s.log = config.logger().With("system", config.SystemName, "self", s.self.String())
-	if s.host, err = newHost(&config, s.self, transport, s.log); err != nil {
+	s := &System{
+		config: config, self: newAddress(transport.Local()), watching: make(chan struct{}),
+		suspects: make(map[Address]bool),
+	}
+	if err := s.open(transport); err != nil {
 		return nil, errors.Join(err, transport.Close())
 	}
 	s.host.Start()
@@ -70,8 +92,24 @@ func start(ctx context.Context, opts []Option) (*System, error) {
 	go func() {
 		<-s.host.Done()
 		stop()
+		s.closeLog()
 	}()
 	return s, nil
+}
+
+// open makes what is inside of a system.
+func (s *System) open(transport dataplane.Transport) (err error) {
+	if s.types, err = newTypes(s.config.Types); err != nil {
+		return err
+	}
+	if err := s.openLog(); err != nil {
+		return err
+	}
+	if err := s.openHost(transport); err != nil {
+		s.closeLog()
+		return err
+	}
+	return nil
 }
 
 // resolve returns the configuration that environment and options make.
@@ -108,31 +146,36 @@ func randomNumber() uint64 {
 	}
 }
 
-// newHost makes the engine and the host around it.
-func newHost(c *Config, self Address, t dataplane.Transport, log *slog.Logger) (*host.Host, error) {
+// openHost makes the engine and the host around it.
+func (s *System) openHost(t dataplane.Transport) (err error) {
+	c := &s.config
 	timing, limits := engine.Defaults()
 	timing.Discovery, timing.Heartbeat = c.Discovery, c.Heartbeat
-	timing.Suspect, timing.Request = c.SuspectAfter, c.ProtocolTimeout
+	timing.Suspect, timing.Request, timing.Stuck = c.SuspectAfter, c.ProtocolTimeout, c.StuckAfter
 	limits.Message, limits.Window, limits.Queue = c.MaxMessage, c.MaxUnstable, c.MaxQueue
 	caps := t.Caps()
+	s.caps = caps
 	mtu := caps.MTU
 	if c.MaxPacket > 0 {
 		mtu = min(mtu, c.MaxPacket)
 	}
-	e, err := engine.New(engine.Config{
-		Self: self, System: c.SystemName, Seed: randomNumber(), Arena: t.Arena(), MTU: mtu, Timing: timing,
+	s.engine, err = engine.New(engine.Config{
+		Self: s.self, System: c.SystemName, Seed: randomNumber(), Arena: t.Arena(), MTU: mtu, Timing: timing,
 		Limits: limits, Channels: c.Network.engineChannels(),
 		Oracle: engine.Oracle{
 			Size: c.OracleSize, Eligible: c.Eligible, FastStart: c.FastStart, IgnoreCut: c.IgnorePartitions,
 		},
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return host.New(host.Config{
-		Engine: e, Transport: t, Clock: clock.Monotonic(), Logger: log, Model: c.Threading, Waiting: c.Waiting,
+	s.host, err = host.New(host.Config{
+		Engine: s.engine, Transport: t, Clock: clock.Monotonic(), Logger: s.log, Model: c.Threading, Waiting: c.Waiting,
 		Queue: limits.Queue, Message: limits.Message, Pinned: c.PinReceiver, OnPanic: c.OnPanic,
+		OnSuspect: s.suspect, OnClose: s.endKept,
+		Batch: c.Batch, Tuner: tunerConfig(c, t, mtu),
 	})
+	return err
 }
 
 // Address returns this process's address in the system.
@@ -148,6 +191,63 @@ func (s *System) Config() Config { return s.config }
 
 // Logger returns where the system reports.
 func (s *System) Logger() *slog.Logger { return s.log }
+
+// Types returns the registry of the types that can be sent. It is frozen when the first group is joined.
+func (s *System) Types() *codec.Registry {
+	if s == nil {
+		return nil
+	}
+	return s.types
+}
+
+// Groups returns the groups of this process that are joined and not over, in the order of joining.
+func (s *System) Groups() []*Group {
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.groups)
+}
+
+// Group returns the joined group with an identifier, nil when there is none: the handle behind a GroupID that came as
+// an argument.
+func (s *System) Group(id GroupID) *Group {
+	for _, g := range s.Groups() {
+		if g.ID() == id {
+			return g
+		}
+	}
+	return nil
+}
+
+// remember notes a group that is being joined.
+func (s *System) remember(g *Group) {
+	s.mu.Lock()
+	s.groups = append(s.groups, g)
+	s.mu.Unlock()
+	s.watchOnce.Do(func() { go s.watch() })
+}
+
+// forget drops a group that is over.
+func (s *System) forget(g *Group) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.groups = slices.DeleteFunc(slices.Clone(s.groups), func(x *Group) bool { return x == g })
+}
+
+// suspect notes that this process accused another. It is called by the owner of the engine.
+func (s *System) suspect(who core.Address) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.suspects[who] = true
+}
+
+func (s *System) suspected(who Address) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.suspects[who]
+}
 
 // Active tells whether the system is running: from Start until Done.
 func (s *System) Active() bool {

@@ -1,6 +1,8 @@
 package vsync
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/khamsin-io/khamsin/vsync/core"
@@ -56,16 +58,19 @@ type View struct {
 	Joined  []Address // members that were not in the view before, in rank order
 	Left    []Address // members of the view before that left or failed, in their former rank order
 	me      Rank
+	sys     *System // nil in a view that came as an argument
 }
 
-func newView(v *core.View, self Address) *View {
-	return &View{Group: v.Group, ID: v.ID, Members: v.Members, Joined: v.Joined, Left: v.Left, me: v.Rank(self)}
+func newView(v *core.View, s *System) *View {
+	return &View{
+		Group: v.Group, ID: v.ID, Members: v.Members, Joined: v.Joined, Left: v.Left, me: v.Rank(s.self), sys: s,
+	}
 }
 
 // Size returns the number of members.
 func (v *View) Size() int { return len(v.Members) }
 
-// MyRank returns the rank of this process.
+// MyRank returns the rank of this process; in a view that came as an argument, that of its sender.
 func (v *View) MyRank() Rank { return v.me }
 
 // Rank returns the rank of a member, NoRank for everyone else.
@@ -80,6 +85,35 @@ func (v *View) Rank(a Address) Rank {
 
 // Contains tells whether a is a member.
 func (v *View) Contains(a Address) bool { return v.Rank(a) != NoRank }
+
+// HasFailed tells whether this process believes that a member of the view has failed, because it is silent or a later
+// view is without it. Others may not know yet; a later view will be without the member.
+func (v *View) HasFailed(a Address) bool { return v.sys != nil && v.sys.suspected(a) }
+
+// AppendBinary appends the encoded view, for sending it as an argument. The error is always nil.
+func (v *View) AppendBinary(b []byte) ([]byte, error) {
+	b = binary.LittleEndian.AppendUint32(b, uint32(v.me))
+	return (&core.View{Group: v.Group, ID: v.ID, Members: v.Members, Joined: v.Joined, Left: v.Left}).AppendBinary(b)
+}
+
+// UnmarshalBinary reads an encoded view.
+func (v *View) UnmarshalBinary(b []byte) error {
+	if len(b) < 4 {
+		return errShortView
+	}
+	var c core.View
+	if err := c.UnmarshalBinary(b[4:]); err != nil {
+		return err
+	}
+	*v = View{
+		Group: c.Group, ID: c.ID, Members: c.Members, Joined: c.Joined, Left: c.Left,
+		me: Rank(binary.LittleEndian.Uint32(b)),
+	}
+	return nil
+}
+
+// errShortView is the error of an encoded view that ends early.
+var errShortView = errors.New("vsync: malformed view") // immutable: an error
 
 // String returns one line: the id, the own rank, the members by rank, who joined and who left.
 func (v *View) String() string {

@@ -38,8 +38,10 @@ func (c *Config) udpConfig() (udp.Config, error) {
 		ttl = -1 // not even on an interface where the transport would allow one hop
 	}
 	_, _, most := c.Network.channels()
+	receive, send := c.Buffers()
 	return udp.Config{
 		Interface: name, Port: c.PeerPort, GroupPort: c.GroupPort, TTL: ttl, MTU: c.MaxPacket, Channels: most,
+		RecvBuffer: receive, SendBuffer: send,
 		Arena: frame.Config{TxChunks: max(txFrames, 2*c.MaxUnstable), RxRuns: rxFrames}, Log: c.logger(),
 	}, nil
 }

@@ -30,8 +30,8 @@ type XDPOptions struct {
 }
 
 // XDP returns a transport over AF_XDP sockets on the interface of the configuration, past the kernel's network stack.
-// It takes Linux 6.6, an Ethernet interface, and CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_IPC_LOCK, or root. Start
-// fails with an error that says what is missing; Auto goes on with UDP. docs/xdp.md says when it pays.
+// It takes Linux 6.6, an Ethernet interface, and CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_PERFMON and CAP_IPC_LOCK, or
+// root. Start fails with an error that says what is missing; Auto goes on with UDP. docs/xdp.md says when it pays.
 func XDP(o XDPOptions) TransportFactory {
 	return func(c *Config) (dataplane.Transport, error) {
 		name, err := c.oneInterface()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/khamsin-io/khamsin/cmd/khamsin/internal/tuning"
 	"github.com/khamsin-io/khamsin/perf"
 )
 
@@ -19,6 +20,7 @@ import (
 type cli struct {
 	Demo    demoCommand    `cmd:"" help:"Run a group of processes on this host, kill one, let one join, and check that all agree."`
 	Perf    perfCommand    `cmd:"" help:"Measure what a group does, and what the machine can."`
+	Tune    tuneCommand    `cmd:"" help:"Set up a host: check its settings, change them, export or measure them."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 	Member  memberCommand  `cmd:"" hidden:"" help:"One process of a demo; started by it."`
 }
@@ -37,9 +39,12 @@ func main() {
 		kong.BindTo(ctx, (*context.Context)(nil)),
 	)
 	if err := k.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "khamsin:", err)
+		status, loud := tuning.Status(err)
+		if loud {
+			fmt.Fprintln(os.Stderr, "khamsin:", err)
+		}
 		stop()
-		os.Exit(1)
+		os.Exit(status)
 	}
 }
 

@@ -85,16 +85,18 @@ var house = slices.Concat([]room{
 	{path: "transports/mem", floor: 3, only: transportNeeds},
 	{path: "vsync/codec", floor: 3, only: values},
 	{path: "vsync/internal/pdu", floor: 3, only: machineNeeds},
+	{path: "vsync/internal/tuner", floor: 3, only: values},
 }, machineRooms(), []room{
 	{path: "vsync/internal/engine", floor: 4,
 		only: slices.Concat(machineNeeds, machines, []string{"vsync/internal/pdu"})},
 	{path: "vsync/internal/host", floor: 4, sees: []string{"vsync/internal/engine"},
-		only: slices.Concat(machineNeeds, []string{"dataplane/tree"})},
+		only: slices.Concat(machineNeeds, []string{"dataplane/tree", "vsync/internal/tuner"})},
 
 	// The public package may choose a transport; it moves no frames itself.
 	{path: "vsync", floor: 5,
 		only: slices.Concat(values, transports, []string{"vsync/internal/host", "vsync/internal/engine",
-			"vsync/codec", "dataplane", "dataplane/tree", "dataplane/frame", "bpf"})},
+			"vsync/internal/tuner", "vsync/codec", "dataplane", "dataplane/tree", "dataplane/frame", "dataplane/wire",
+			"bpf"})},
 	{path: "vsync/sim", floor: 5,
 		only: slices.Concat(machineNeeds, []string{"vsync/internal/engine", "vsync/internal/pdu", "vsync/codec"})},
 
@@ -102,9 +104,11 @@ var house = slices.Concat([]room{
 	{path: "vsync/dht", floor: 6, only: public},
 	{path: "vsync/aggregate", floor: 6, only: public},
 	{path: "vsync/lock", floor: 6, only: public},
+	{path: "vsync/prom", floor: 6, only: public}, // metrics, apart so that the core does not link their library
 
 	{path: "perf/...", floor: 7},
 	{path: "tune/...", floor: 7},
+	{path: "examples/internal/play", floor: 6, testSide: true}, // runs the examples in their tests
 	{path: "examples/*", floor: 7,
 		only: slices.Concat(public, []string{"vsync/sim", "vsync/dht", "vsync/aggregate", "vsync/lock", "oob/..."})},
 

@@ -24,21 +24,27 @@ func fetchKernel(ctx context.Context, cache, meta string) (kernel, error) {
 		return kernel{}, err
 	}
 	k := kernel{version: strings.TrimPrefix(name, "linux-image-")}
-	k.dir = filepath.Join(cache, "kernel-"+k.version)
-	if _, err := os.Stat(filepath.Join(k.dir, "complete")); err == nil {
+	dir := filepath.Join(cache, "kernel-"+k.version)
+	if _, err := os.Stat(dir); err == nil {
+		k.dir = dir
 		return k, nil
 	}
-	if err := os.RemoveAll(k.dir); err != nil {
+	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return kernel{}, err
 	}
-	if err := os.MkdirAll(k.dir, 0o755); err != nil {
+	if k.dir, err = os.MkdirTemp(cache, "unfinished-"); err != nil {
 		return kernel{}, err
 	}
-	fmt.Printf("rdmavm: fetching %s into %s\n", name, k.dir)
-	if err := k.unpack(ctx, name); err != nil {
-		return kernel{}, fmt.Errorf("kernel %s: %w", name, err)
+	fmt.Printf("rdmavm: fetching %s into %s\n", name, dir)
+	err = k.unpack(ctx, name)
+	if err == nil {
+		err = os.Rename(k.dir, dir) // complete from the first moment that others see it
 	}
-	return k, os.WriteFile(filepath.Join(k.dir, "complete"), nil, 0o644)
+	if err != nil {
+		return kernel{}, errors.Join(fmt.Errorf("kernel %s: %w", name, err), os.RemoveAll(k.dir))
+	}
+	k.dir = dir
+	return k, nil
 }
 
 // kernelPackage returns the package with the kernel itself.

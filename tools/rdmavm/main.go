@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -46,6 +47,9 @@ func main() {
 // run builds what the machines need, runs them, and tells what came of it.
 func run(ctx context.Context, o options) (err error) {
 	began := time.Now()
+	if runtime.GOARCH != "amd64" {
+		return fmt.Errorf("the machines are x86-64, and this one is %s: it cannot build for them", runtime.GOARCH)
+	}
 	if o.Cache == "" {
 		dir, err := os.UserCacheDir()
 		if err != nil {

@@ -28,8 +28,8 @@ type plan struct {
 	race   bool              // build with the race detector
 }
 
-// testing is how most steps call a test binary.
-const testing = "PROGRAM -test.v -test.timeout=480s "
+// testCall is how most steps call a test binary.
+const testCall = "PROGRAM -test.v -test.timeout=480s "
 
 // noLibrary shows that a binary with RDMA inside runs where libibverbs is not installed, and says so.
 const noLibrary = `libraries=$(ls /usr/lib/*/libibverbs.so.1 /lib/*/libibverbs.so.1)
@@ -46,21 +46,23 @@ const program = "./cmd/khamsin"
 func allSteps() []step {
 	const rdma, vsync = "./transports/rdma", "./vsync"
 	return []step{
-		{"peers", 0, rdma, testing + "-test.run ^TestPeers", 9 * time.Minute},
-		{"virtual-synchrony", 0, vsync, testing + "-test.run ^TestRDMAPeers", 9 * time.Minute},
+		{"peers", 0, rdma, testCall + "-test.run ^TestPeers", 9 * time.Minute},
+		{"virtual-synchrony", 0, vsync, testCall + "-test.run ^TestRDMAPeers", 9 * time.Minute},
 		{"loss-on", 0, "", "/usr/sbin/tc qdisc add dev eth0 root netem loss 1%", time.Minute},
-		{"peers-1%-loss", 0, rdma, "env KHAMSIN_RDMA_LOSS=1 " + testing + "-test.run ^TestPeers", 9 * time.Minute},
-		{"virtual-synchrony-1%-loss", 0, vsync, testing + "-test.run ^TestRDMAPeers", 9 * time.Minute},
+		{"peers-1%-loss", 0, rdma, "env KHAMSIN_RDMA_LOSS=1 " + testCall + "-test.run ^TestPeers", 9 * time.Minute},
+		{"virtual-synchrony-1%-loss", 0, vsync, testCall + "-test.run ^TestRDMAPeers", 9 * time.Minute},
 		{"loss-off", 0, "", "/usr/sbin/tc qdisc del dev eth0 root", time.Minute},
-		{"transport", 1, rdma, testing + "-test.skip ^TestPeers", 9 * time.Minute},
+		{"transport", 1, rdma, testCall + "-test.skip ^TestPeers", 9 * time.Minute},
 		{"no-library", 2, program, noLibrary, time.Minute},
 		{"no-device", 2, program, "PROGRAM demo --transport rdma 2>&1 | grep \"no RDMA device: interface .lo.\"",
 			time.Minute},
 		{"demo", 2, program, "env ISIS_NETWORK_INTERFACES=eth0 PROGRAM demo --transport rdma --members 3 --seed 1 " +
 			"--suspect-after 5s",
 			3 * time.Minute},
-		{"bpf", 2, "./bpf", testing, 3 * time.Minute},
-		{"xdp", 2, "./transports/xdp", testing + "-test.short", 9 * time.Minute},
+		{"bpf", 2, "./bpf", testCall, 3 * time.Minute},
+		{"xdp", 2, "./transports/xdp", testCall + "-test.short", 9 * time.Minute},
+		{"small-limit", 2, "./cmd/khamsin/internal/tuning", "env KHAMSIN_DISPOSABLE=1 " + testCall +
+			"-test.run ^TestSmallLimit", 5 * time.Minute},
 	}
 }
 

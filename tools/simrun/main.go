@@ -3,6 +3,8 @@
 //	simrun -seeds 500 -first 1  plays so many seeds on all cores, and reports the first that fails
 //	simrun -seed 17 -trace      plays one seed and writes its timeline
 //	simrun -story file.txt      plays a story and writes its timeline
+//	simrun -exhaustive          plays small worlds with up to two crashes, at every step of a change of view
+//	simrun -world join/1:9/2:30 plays one of them
 //	simrun -canary -max 200     proves that the checkers catch every planted bug
 //
 // Planting bugs needs a binary built with -tags khamsin_canary. The last line says what came out; the exit status is 1
@@ -16,12 +18,17 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strings"
 
 	"github.com/khamsin-io/khamsin/vsync/sim"
 )
 
+// gcPercent makes the collector lazy: worlds are small, short, and many.
+const gcPercent = 400
+
 func main() {
+	debug.SetGCPercent(gcPercent)
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -34,6 +41,10 @@ type settings struct {
 	canary       bool
 	bug          string
 	story        string
+	world        string
+	change       string
+	exhaustive   bool
+	every        int
 	max          uint64
 	nodes        int
 	oracle       int
@@ -53,6 +64,11 @@ func run(args []string, out, diag io.Writer) int {
 	flags.BoolVar(&s.canary, "canary", false, "look whether every planted bug is caught")
 	flags.StringVar(&s.bug, "bug", "", "plant the bug of this name")
 	flags.StringVar(&s.story, "story", "", "play the story in this file")
+	flags.StringVar(&s.world, "world", "", "play the small world of this name")
+	flags.BoolVar(&s.exhaustive, "exhaustive", false, "play small worlds with up to two crashes, each at every step")
+	flags.IntVar(&s.every, "every", 1, "with -exhaustive: of the worlds with two crashes play one in so many")
+	flags.StringVar(&s.change, "change", "", "with -exhaustive: only this change: "+
+		strings.Join(sim.SmallChanges(), ", "))
 	flags.Uint64Var(&s.max, "max", 300, "with -canary: seeds to play for one bug at most")
 	flags.IntVar(&s.nodes, "nodes", 0, "nodes at the start; 0: drawn from the seed")
 	flags.IntVar(&s.oracle, "oracle", 0, "members of the ORACLE; when there are several they may crash")
@@ -61,7 +77,7 @@ func run(args []string, out, diag io.Writer) int {
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
-	if flags.NArg() > 0 || s.workers < 1 {
+	if flags.NArg() > 0 || s.workers < 1 || s.every < 1 {
 		fmt.Fprintln(diag, "simrun: unexpected arguments")
 		return 2
 	}
@@ -75,6 +91,10 @@ func run(args []string, out, diag io.Writer) int {
 		return tell(&s, out, diag)
 	case s.canary:
 		return canaries(&s, out)
+	case s.world != "":
+		return singleSmall(&s, out, diag)
+	case s.exhaustive:
+		return exhaustive(&s, out, diag)
 	case s.one:
 		return single(&s, out)
 	}

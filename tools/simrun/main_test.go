@@ -63,10 +63,28 @@ func TestBugsNeedTheTag(t *testing.T) {
 }
 
 func TestBadArguments(t *testing.T) {
-	for _, args := range [][]string{{"-seeds", "x"}, {"extra"}, {"-workers", "0"}, {"-story", "/nowhere"}} {
+	for _, args := range [][]string{{"-seeds", "x"}, {"extra"}, {"-workers", "0"}, {"-story", "/nowhere"},
+		{"-world", "leave/x"}, {"-exhaustive", "-every", "0"}} {
 		var out, diag bytes.Buffer
 		if status := run(args, &out, &diag); status != 2 {
 			t.Errorf("%v: status %d, want 2", args, status)
 		}
+	}
+}
+
+func TestExhaustive(t *testing.T) {
+	var out, diag bytes.Buffer
+	if status := run([]string{"-exhaustive", "-change", "leave", "-every", "997"}, &out, &diag); status != 0 {
+		t.Fatalf("status %d: %s%s", status, &out, &diag)
+	}
+	if !strings.Contains(out.String(), "sim: small worlds: ") || !strings.HasSuffix(out.String(), ": 0 failed\n") {
+		t.Fatal(out.String())
+	}
+	out.Reset()
+	if status := run([]string{"-world", "leave/2:9/3:40", "-trace"}, &out, &diag); status != 0 {
+		t.Fatalf("status %d: %s%s", status, &out, &diag)
+	}
+	if !strings.Contains(out.String(), "n2    is over: crashed") {
+		t.Fatal(out.String())
 	}
 }

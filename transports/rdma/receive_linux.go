@@ -71,9 +71,9 @@ func (r *receiver) prime() error {
 // of it stands inside.
 func (r *receiver) lend(chunk uint32) {
 	c := r.t.arena.Config()
-	from := chunk*uint32(c.ChunkSize) + uint32(c.Headroom) - grhBytes
+	from := uintptr(chunk)*uintptr(c.ChunkSize) + uintptr(c.Headroom) - grhBytes
 	r.board.room[r.fresh] = C.kh_rr{
-		id: C.uint64_t(chunk), addr: C.uint64_t(address(r.t.arena.Memory()) + uintptr(from)),
+		id: C.uint64_t(chunk), addr: C.uint64_t(address(r.t.arena.Memory()) + from),
 		len: C.uint32_t(grhBytes + r.t.device.attr.mtu), lkey: r.lkey,
 	}
 	r.lent[chunk] = true

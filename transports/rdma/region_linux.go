@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -101,7 +102,8 @@ func (r *region) Close() error {
 		r.t.sided.removeRegion(r)
 		close(r.closed)
 		r.links.Wait()
-		r.use.Lock() // kept: no write may begin any more
+		r.use.Lock()
+		defer r.use.Unlock()
 		r.err = r.free()
 	})
 	return r.err
@@ -205,8 +207,10 @@ type oneSided struct {
 	work     sync.WaitGroup
 }
 
-// callersMax is how many writers a process serves at a time.
-const callersMax = 256
+const (
+	callersMax  = 256                    // writers that a process serves at a time
+	acceptPause = 100 * time.Millisecond // before the next call is taken, when one could not be
+)
 
 func (o *oneSided) init() {
 	o.regions, o.writers = make(map[token]*region), make(map[*writer]bool)
@@ -247,11 +251,13 @@ func (o *oneSided) listen(t *Transport) (netip.AddrPort, error) {
 func (o *oneSided) accept(t *Transport, l *net.TCPListener) {
 	for {
 		conn, err := l.AcceptTCP()
-		if err != nil {
-			if !errors.Is(err, net.ErrClosed) {
-				t.log.Warn("rdma: no more connections are accepted", "error", err)
-			}
+		switch {
+		case errors.Is(err, net.ErrClosed):
 			return
+		case err != nil:
+			t.log.Warn("rdma: a connection could not be accepted", "error", err)
+			time.Sleep(acceptPause) // what is missing, descriptors perhaps, is not there at once
+			continue
 		}
 		select {
 		case o.callers <- struct{}{}:

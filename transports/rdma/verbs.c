@@ -95,8 +95,10 @@ int kh_open(const char *name, void **ctx) {
 			break;
 		}
 	lib_ibv_free_device_list(list);
-	if (ret == 0 && (ret = nonblocking(((struct ibv_context *)*ctx)->async_fd)) != 0)
+	if (ret == 0 && (ret = nonblocking(((struct ibv_context *)*ctx)->async_fd)) != 0) {
 		lib_ibv_close_device(*ctx);
+		*ctx = NULL;
+	}
 	return ret;
 }
 
@@ -144,8 +146,10 @@ uint32_t kh_rkey(void *mr) { return ((struct ibv_mr *)mr)->rkey; }
 
 int kh_create_channel(void *ctx, void **channel) {
 	int ret = made(lib_ibv_create_comp_channel(ctx), channel);
-	if (ret == 0 && (ret = nonblocking(((struct ibv_comp_channel *)*channel)->fd)) != 0)
+	if (ret == 0 && (ret = nonblocking(((struct ibv_comp_channel *)*channel)->fd)) != 0) {
 		lib_ibv_destroy_comp_channel(*channel);
+		*channel = NULL;
+	}
 	return ret;
 }
 

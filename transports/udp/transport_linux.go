@@ -73,6 +73,7 @@ func Open(cfg Config) (*Transport, error) {
 	if err := t.open(); err != nil {
 		return nil, errors.Join(err, t.release())
 	}
+	t.noteShort()
 	return t, nil
 }
 
@@ -181,9 +182,7 @@ func (t *Transport) Buffers() (receive, send int) {
 	if t.shut {
 		return 0, 0
 	}
-	receive, _ = unix.GetsockoptInt(t.sender.socket.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
-	send, _ = unix.GetsockoptInt(t.sender.socket.fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
-	return receive / 2, send / 2
+	return t.granted()
 }
 
 // enter takes the lock of a method that one goroutine at a time may call. It returns false when the transport is

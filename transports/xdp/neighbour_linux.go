@@ -2,9 +2,11 @@ package xdp
 
 import (
 	"maps"
+	"runtime"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,11 +23,12 @@ const (
 	certain = netlink.NUD_REACHABLE | netlink.NUD_PERMANENT | netlink.NUD_NOARP
 )
 
-// listen asks the kernel for what it knows about neighbours, and for all news.
-func (r *resolver) listen() error {
+// listen asks the kernel for what it knows about neighbours, and for all news, in a namespace, or where the calling
+// thread is when that is nil.
+func (r *resolver) listen(namespace *netns.NsHandle) error {
 	updates := make(chan netlink.NeighUpdate, wantsMax)
 	err := netlink.NeighSubscribeWithOptions(updates, r.done, netlink.NeighSubscribeOptions{
-		Namespace: &r.namespace, ListExisting: true,
+		Namespace: namespace, ListExisting: true,
 	})
 	if err != nil {
 		close(updates)
@@ -49,8 +52,24 @@ func (r *resolver) relisten() bool {
 		return false
 	case <-time.After(relistenPause):
 	}
-	_ = r.listen() // when it fails the channel is closed, and we are here again
+	_ = r.listenAgain() // when it fails the channel is closed, and we are here again
 	return true
+}
+
+// listenAgain listens from whatever thread. To change a thread's namespace takes a privilege, so that is done only when
+// it must be.
+func (r *resolver) listenAgain() error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	here, err := netns.Get()
+	if err != nil {
+		return err
+	}
+	defer here.Close()
+	if here.Equal(r.namespace) {
+		return r.listen(nil)
+	}
+	return r.listen(&r.namespace)
 }
 
 // onNeighbour takes in one piece of news.

@@ -102,7 +102,7 @@ func (r *resolver) open() (err error) {
 	if r.igmp, err = os.Open(membershipsFile); err != nil {
 		return err
 	}
-	return r.listen()
+	return r.listen(nil)
 }
 
 // release gives back what open acquired.

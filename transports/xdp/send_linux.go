@@ -26,7 +26,7 @@ type sender struct {
 	cfg      *Config
 	arena    *frame.Arena
 	stack    dataplane.Transport
-	socket   *socket // nil when nothing can leave by AF_XDP
+	socket   *socket // nil until one is bound
 	origin   origin
 	resolver *resolver
 	clock    clock.Source
@@ -81,7 +81,7 @@ func (s *sender) send(batch []dataplane.Packet) (int, error) {
 
 // route tells where a packet goes by the ring, and false when it goes through the stack.
 func (s *sender) route(p *dataplane.Packet) (to target, ok bool) {
-	if s.socket == nil || int(p.Frame.Len) > s.cfg.MTU {
+	if int(p.Frame.Len) > s.cfg.MTU {
 		return to, false // the UDP transport refuses what is too large
 	}
 	if p.Channel != 0 {
@@ -178,7 +178,7 @@ func (s *sender) describe(f frame.Frame) {
 
 // kick makes the kernel send what was staged. One call sends a few dozen packets at most.
 func (s *sender) kick() {
-	if s.socket == nil || s.staged == 0 && s.socket.tx.idle() {
+	if s.staged == 0 && s.socket.tx.idle() {
 		return
 	}
 	s.staged = 0
@@ -210,9 +210,6 @@ func (s *sender) kick() {
 
 // reap releases the frames of packets that have been sent.
 func (s *sender) reap() {
-	if s.socket == nil {
-		return
-	}
 	n := s.socket.completion.waiting()
 	for i := range n {
 		chunk := uint32(s.socket.completion.peek(i) >> s.shift)

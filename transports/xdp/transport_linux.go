@@ -94,8 +94,11 @@ func (t *Transport) open() error {
 		cfg.Filter = filter
 	}
 	var err error
-	t.stack, err = udp.Open(cfg)
-	return err
+	if t.stack, err = udp.Open(cfg); err != nil {
+		return err
+	}
+	t.sender.stack = t.stack
+	return nil
 }
 
 // openBeside opens the AF_XDP sockets and connects them to the demultiplexer.
@@ -225,7 +228,6 @@ func (t *Transport) Send(batch []dataplane.Packet) (int, error) {
 		return 0, dataplane.ErrClosed
 	}
 	defer t.sending.Unlock()
-	t.sender.stack = t.stack
 	return t.sender.send(batch)
 }
 

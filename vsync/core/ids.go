@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 )
 
@@ -16,6 +17,21 @@ func GroupIDOf(name string) GroupID {
 	sum := sha256.Sum256([]byte(name))
 	return GroupID(sum[:16])
 }
+
+// AppendBinary appends the identifier. The error is always nil.
+func (g GroupID) AppendBinary(b []byte) ([]byte, error) { return append(b, g[:]...), nil }
+
+// UnmarshalBinary reads an identifier.
+func (g *GroupID) UnmarshalBinary(b []byte) error {
+	if len(b) != len(g) {
+		return errShortGroupID
+	}
+	copy(g[:], b)
+	return nil
+}
+
+// errShortGroupID is returned for encoded identifiers of the wrong length.
+var errShortGroupID = errors.New("core: an encoded group identifier has 16 bytes") // immutable: an error
 
 // Short returns the 32-bit form that packet headers carry. It is not unique; a packet is matched to a group by the
 // short form and the view together, and the membership service refuses a group whose short form is taken.

@@ -25,6 +25,8 @@ const (
 	checkState     = "joiner-state"
 	checkFlush     = "flush-stable"
 	checkAccuracy  = "accuracy"
+	checkCreate    = "create-only"
+	checkEnd       = "termination"
 	checkPeer      = "peer"
 	checkLiveness  = "liveness"       // when all has healed, the living agree within a bound, and stop in order
 	checkMemory    = "bounded-memory" // a process at rest holds next to no frames
@@ -48,7 +50,8 @@ func checkers() []checker {
 		{checkSelf, judgeSelf}, {checkDuplicate, judgeDuplicates}, {checkCreation, judgeCreation}, {checkFIFO,
 			judgeFIFO},
 		{checkTotal, judgeTotal}, {checkCausal, judgeCausal}, {checkUniform, judgeUniform}, {checkState, judgeState},
-		{checkFlush, judgeFlush}, {checkAccuracy, judgeAccuracy}, {checkPeer, judgePeer},
+		{checkFlush, judgeFlush}, {checkAccuracy, judgeAccuracy}, {checkPeer, judgePeer}, {checkCreate, judgeCreate},
+		{checkEnd, judgeEnd},
 	}
 }
 
@@ -81,7 +84,7 @@ type span struct {
 	view     *core.View
 	from, to int         // entries of the log: log[from] is behind the view, log[to-1] the last before the next view
 	next     core.ViewID // 0 when the life ends in this view
-	survives bool        // it goes on to the next view, or the world came to rest in this one
+	survives bool        // it goes on to the next view, the world came to rest in this one, or the group ended with it
 }
 
 // viewKey names a view in a history. Groups of different systems have nothing to do with each other.
@@ -127,7 +130,7 @@ func newIndex(h *history) *index {
 			x.add(open)
 		}
 		if open != nil && open.next == 0 {
-			open.survives = l.rest >= open.from && l.rest > 0
+			open.survives = l.rest >= open.from && l.rest > 0 || l.fate == ended
 		}
 	}
 	slices.SortFunc(x.views, func(a, b viewKey) int {

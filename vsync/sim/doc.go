@@ -6,6 +6,9 @@
 // within a bound. Then every process stops in order, and every arena must be whole. Last, the checkers go over the
 // history: each is a file check_*.go whose comment states one guarantee, and none looks into an engine.
 //
+// Beside these random runs there are small worlds, in which up to two processes crash at every step of a change of view
+// (small.go), and stories, scripts whose outcome is kept (story.go).
+//
 // A World is confined to one goroutine; any number of Worlds may run at the same time. Nothing in this package starts a
 // goroutine, reads a clock or ranges over a map where the order could matter.
 package sim

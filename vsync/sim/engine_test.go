@@ -36,6 +36,9 @@ func TestSeedsThatFailed(t *testing.T) {
 		{7220, "a process was accused that had not been told of its watcher, because the ORACLE's leader failed"},
 		{4162, "a process founded a second system while the first one elected a leader"},
 		{9169, "lanes to the lost ORACLE of another system kept their frames"},
+		{2942, "a lane did not go on when a joiner had its state"},
+		{3202, "a cut asked for packets beyond the window, and survivors refused them"},
+		{5398, "a watcher was relieved and not told so, because the ORACLE's leader failed"},
 		{911, "followers of a leader without a majority went on for twice the time"},
 	} {
 		if r := Run(Options{Seed: k.seed}); r.Failed() {
@@ -72,5 +75,47 @@ func TestWeatherIsBadEnough(t *testing.T) {
 	if sum.Lost < 1000 || sum.Damaged < 100 || sum.Crashes < 10 || sum.Full < 5 || sum.Delivered < 10_000 ||
 		sum.Views < 200 {
 		t.Fatalf("40 seeds bring no more than %+v", sum)
+	}
+}
+
+// What is rare must happen too: in the first seeds whose weather has it, it does.
+//
+// rows: FLU-10, FD-16
+func TestRaritiesHappen(t *testing.T) {
+	for _, k := range []struct {
+		what  string
+		drawn func(w *World) bool
+		count func(s *Stats) int
+	}{
+		{"memberships that end with their group", func(w *World) bool { return w.weather.Terminates > 0 },
+			func(s *Stats) int { return s.Ended }},
+		{"refused creations", func(w *World) bool { return w.weather.CreateOnly > 0 },
+			func(s *Stats) int { return s.Refused }},
+		{"processes that lost the ORACLE", func(w *World) bool { return w.weather.LongCut },
+			func(s *Stats) int { return s.GivenUp }},
+		{"flushes at some members", func(w *World) bool { return w.mix.Flush*w.mix.FlushSome > 0 },
+			func(s *Stats) int { return s.Some }},
+		{"storms of ten and more", func(w *World) bool { return w.weather.Storm >= 10 },
+			func(s *Stats) int { return s.Processes / 10 }},
+		{"deaf and mute nodes", func(w *World) bool { return w.weather.Deaf*w.weather.Mute > 0 },
+			func(s *Stats) int { return s.Lost }},
+	} {
+		found, played := 0, 0
+		for seed := uint64(1); seed < 3000 && played < 4; seed++ {
+			if !k.drawn(NewWorld(Options{Seed: seed})) {
+				continue
+			}
+			played++
+			r := Run(Options{Seed: seed})
+			found += k.count(&r.Stats)
+			if r.Failed() {
+				var b strings.Builder
+				r.Report(&b)
+				t.Error(b.String())
+			}
+		}
+		if found == 0 {
+			t.Errorf("%s: none in %d seeds", k.what, played)
+		}
 	}
 }

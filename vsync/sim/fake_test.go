@@ -89,7 +89,8 @@ func (e *fakeEngine) Join(now clock.Time, _ engine.JoinRequest) engine.Handle {
 	return 1
 }
 
-func (e *fakeEngine) Leave(clock.Time, engine.Handle) {}
+func (e *fakeEngine) Leave(clock.Time, engine.Handle)     {}
+func (e *fakeEngine) Terminate(clock.Time, engine.Handle) {}
 
 // Submit sends [incarnation][own number][flavour][message] to rank 0.
 func (e *fakeEngine) Submit(_ clock.Time, _ engine.Handle, f core.Flavour, msg []byte) engine.Result {

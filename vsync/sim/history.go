@@ -78,10 +78,14 @@ const (
 	left         // asked for it
 	failed       // the engine said that it is over
 	stopped      // with the whole system, after the run
+	ended        // with the group, which was terminated
+	refused      // the group existed, and was not to
 )
 
 // String returns one word.
-func (f fate) String() string { return [...]string{"alive", "crashed", "left", "failed", "stopped"}[f] }
+func (f fate) String() string {
+	return [...]string{"alive", "crashed", "left", "failed", "stopped", "ended", "refused"}[f]
+}
 
 // processRecord is one run of one process.
 type processRecord struct {
@@ -101,16 +105,19 @@ func (p *processRecord) String() string { return fmt.Sprintf("n%d.%d", p.node, p
 
 // life is one membership of one process in one group, from its first delivery to its last.
 type life struct {
-	id      int
-	process *processRecord
-	group   int
-	log     []entry
-	peers   []entry    // point-to-point messages delivered
-	sent    []*message // accepted multicasts
-	flushes []*flushRecord
-	fate    fate
-	endedAt clock.Time
-	rest    int // length of the log when the healed world came to rest; 0: was over by then
+	id         int
+	process    *processRecord
+	group      int
+	log        []entry
+	peers      []entry    // point-to-point messages delivered
+	sent       []*message // accepted multicasts
+	flushes    []*flushRecord
+	fate       fate
+	endedAt    clock.Time
+	joinedAt   clock.Time // when it asked
+	creates    bool       // it wants to create the group
+	terminates bool       // it has asked for the end of the group
+	rest       int        // length of the log when the healed world came to rest; 0: was over by then
 }
 
 // String returns the process, and the life when it is not the first of the process.

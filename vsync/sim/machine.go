@@ -16,6 +16,7 @@ type machine interface {
 	Output() *engine.Output
 	Join(now clock.Time, req engine.JoinRequest) engine.Handle
 	Leave(now clock.Time, h engine.Handle)
+	Terminate(now clock.Time, h engine.Handle)
 	Submit(now clock.Time, h engine.Handle, f core.Flavour, msg []byte) engine.Result
 	SubmitTo(now clock.Time, h engine.Handle, to core.Address, msg []byte) engine.Result
 	Flush(now clock.Time, h engine.Handle, k int, token uint64)

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"time"
 
 	"github.com/khamsin-io/khamsin/dataplane/clock"
@@ -55,8 +56,14 @@ type queued struct {
 
 // join makes the process's application a member of a group.
 func (p *process) join(group int) *member {
+	return p.joinAs(group, engine.JoinOrCreate)
+}
+
+// joinAs makes the process's application a member of a group, or its creator.
+func (p *process) joinAs(group int, mode engine.JoinMode) *member {
 	w := p.w
-	l := &life{id: len(w.history.lives), process: p.record, group: group}
+	l := &life{id: len(w.history.lives), process: p.record, group: group, creates: mode == engine.CreateOnly,
+		joinedAt: w.now}
 	w.history.lives = append(w.history.lives, l)
 	m := &member{p: p, life: l, budget: w.mix.Budget}
 	if w.apps.chance(w.weather.SlowApps) {
@@ -64,7 +71,7 @@ func (p *process) join(group int) *member {
 	}
 	w.trace.printf(w.now, p.name(), "joins %s", w.history.groups[group])
 	m.handle = p.engine.Join(p.now(), engine.JoinRequest{
-		Name: w.history.groups[group], Signature: 1, SafeCopies: w.history.safeOf[group],
+		Name: w.history.groups[group], Mode: mode, Signature: 1, SafeCopies: w.history.safeOf[group],
 	})
 	p.members = append(p.members, m)
 	return m
@@ -317,9 +324,15 @@ func (m *member) later(kind eventKind, after time.Duration) {
 }
 
 // onEnded is told by the engine when the group is over for this process.
-func (m *member) onEnded() {
+func (m *member) onEnded(err error) {
 	m.life.endedAt, m.life.fate = m.p.w.now, failed
 	switch {
+	case errors.Is(err, engine.ErrTerminated):
+		m.life.fate = ended
+		m.p.w.stats.Ended++
+	case errors.Is(err, engine.ErrGroupExists):
+		m.life.fate = refused
+		m.p.w.stats.Refused++
 	case m.leaving:
 		m.life.fate = left
 	case m.p.stopping:

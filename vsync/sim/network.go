@@ -43,7 +43,6 @@ type network struct {
 	w        *World
 	weather  Weather
 	draw     random
-	links    map[uint64]*link // by both node numbers; only looked up
 	channels map[dataplane.Channel][]*node
 	side     []bool // by node number: which side of the partition; nil: none
 	rules    []dropRule
@@ -53,7 +52,7 @@ type network struct {
 
 func newNetwork(w *World, weather Weather) *network {
 	return &network{
-		w: w, weather: weather, draw: newRandom(w.opts.Seed, drawNetwork), links: map[uint64]*link{},
+		w: w, weather: weather, draw: newRandom(w.opts.Seed, drawNetwork),
 		channels: map[dataplane.Channel][]*node{}, crc: crc32.MakeTable(crc32.Castagnoli),
 	}
 }
@@ -81,6 +80,7 @@ func (n *network) send(p *process, pk *dataplane.Packet) {
 	pkt.from, pkt.to, pkt.channel = p.addr.Endpoint(), pk.To, pk.Channel
 	w := n.w
 	w.stats.Packets++
+	w.stats.Bytes += len(bytes)
 	w.trace.note(traceSend, w.now, uint64(p.node.number), pkt.hash)
 	if w.trace.out != nil {
 		w.trace.printf(w.now, p.name(), "send to %s: %s", n.destination(pk), describe(bytes))
@@ -168,6 +168,10 @@ func (n *network) lost(from, to *node, l *link, pkt *packet) string {
 		return "partition"
 	case l.deafUntil > n.w.now:
 		return "one-way"
+	case from.proc != nil && from.proc.mute && from.proc.heardBy != to.number:
+		return "crash"
+	case pkt.channel != 0 && (from.muteUntil > n.w.now || to.deafUntil > n.w.now):
+		return "multicast one-way"
 	case n.ruled(from, to, pkt):
 		return "rule"
 	case n.draw.chance(n.weather.Loss):
@@ -212,13 +216,10 @@ func (n *network) ruled(from, to *node, pkt *packet) bool {
 }
 
 func (n *network) link(from, to *node) *link {
-	key := uint64(from.number)<<32 | uint64(to.number)
-	l := n.links[key]
-	if l == nil {
-		l = new(link)
-		n.links[key] = l
+	for len(from.links) <= to.number {
+		from.links = append(from.links, make([]link, max(8, len(from.links)))...)
 	}
-	return l
+	return &from.links[to.number]
 }
 
 // get returns a packet with a copy of the bytes and one reference.
@@ -246,5 +247,8 @@ func (n *network) put(pkt *packet) {
 func (n *network) heal() {
 	n.weather = n.weather.healed()
 	n.side, n.rules = nil, nil
-	clear(n.links)
+	for _, who := range n.w.nodes {
+		clear(who.links)
+		who.deafUntil, who.muteUntil = 0, 0
+	}
 }

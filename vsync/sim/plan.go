@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/khamsin-io/khamsin/dataplane/clock"
+	"github.com/khamsin-io/khamsin/vsync/internal/engine"
 )
 
 // faultKind says what goes wrong, or changes.
@@ -25,12 +26,15 @@ const (
 	faultPause
 	faultStall
 	faultAccuse
+	faultTerminate
+	faultDeaf
+	faultMute
 )
 
 // String returns the word that stands in traces.
 func (k faultKind) String() string {
 	return [...]string{"crash", "crash pair", "join", "storm", "leave", "rejoin", "restart", "partition", "unpartition",
-		"one-way", "pause", "stall", "accuse"}[k]
+		"one-way", "pause", "stall", "accuse", "terminate", "deaf", "mute"}[k]
 }
 
 // fault is one entry of a run's plan. Whom it hits is drawn when it happens, among those who are there.
@@ -62,6 +66,12 @@ func (w *World) drawPlan(r random, start clock.Time) {
 	add(wx.Pauses, faultPause, wx.PauseMax)
 	add(wx.Stalls, faultStall, wx.StallMax)
 	add(wx.Accusations, faultAccuse, 0)
+	add(wx.Terminates, faultTerminate, 0)
+	add(wx.Deaf, faultDeaf, wx.DeafMax)
+	add(wx.Mute, faultMute, wx.DeafMax)
+	if wx.LongCut {
+		w.plan = append(w.plan, fault{at: start.Add(r.upTo(end / 10)), kind: faultPartition, last: end})
+	}
 	if wx.Storm > 0 {
 		w.plan = append(w.plan, fault{at: start.Add(r.upTo(end)), kind: faultStorm, size: wx.Storm})
 	}
@@ -108,6 +118,12 @@ func (w *World) onFault(f *fault) {
 		w.onMember(func(m *member) { m.stalled = w.now.Add(f.last) })
 	case faultAccuse:
 		w.accuse()
+	case faultTerminate:
+		w.onMember(func(m *member) { m.terminate() })
+	case faultDeaf:
+		w.deafen(w.victim(), f.last)
+	case faultMute:
+		w.silence(w.victim(), f.last)
 	}
 }
 
@@ -118,6 +134,14 @@ func (w *World) drawMask() int {
 		return all
 	}
 	return 1 + w.nodeDraw.IntN(all)
+}
+
+// drawMode draws whether a join wants to create the group.
+func (w *World) drawMode() engine.JoinMode {
+	if w.nodeDraw.chance(w.weather.CreateOnly) {
+		return engine.CreateOnly
+	}
+	return engine.JoinOrCreate
 }
 
 // mayFail tells whether the weather may hit a process.
@@ -192,8 +216,9 @@ func (w *World) onMember(f func(m *member)) {
 func (w *World) rejoin() {
 	for _, p := range w.live {
 		for _, m := range p.members {
-			if m.over && m.life.fate == left && p.node.pausedUntil <= w.now && !p.isIn(m.life.group) {
-				p.join(m.life.group)
+			over := m.over && (m.life.fate == left || m.life.fate == ended)
+			if over && p.node.pausedUntil <= w.now && !p.isIn(m.life.group) {
+				p.joinAs(m.life.group, w.drawMode())
 				w.settle(p)
 				return
 			}
@@ -241,6 +266,24 @@ func (w *World) oneWay(last time.Duration) {
 	w.net.link(from.node, to.node).deafUntil = w.now.Add(last)
 	from.record.disturb, to.record.disturb = true, true
 	w.trace.printf(w.now, "-", "nothing gets from %s to %s for %v", from.name(), to.name(), last)
+}
+
+// deafen makes a node lose every multicast that is sent to it.
+func (w *World) deafen(p *process, last time.Duration) {
+	if p != nil {
+		p.record.disturb = true
+		p.node.deafUntil = max(p.node.deafUntil, w.now.Add(last))
+		w.trace.printf(w.now, p.name(), "receives no multicast for %v", last)
+	}
+}
+
+// silence makes every multicast of a node get nowhere.
+func (w *World) silence(p *process, last time.Duration) {
+	if p != nil {
+		p.record.disturb = true
+		p.node.muteUntil = max(p.node.muteUntil, w.now.Add(last))
+		w.trace.printf(w.now, p.name(), "multicasts get nowhere for %v", last)
+	}
 }
 
 // pauseNode makes a process stand still.

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -18,9 +19,12 @@ type node struct {
 	offset      clock.Time // its clock at the start of the world
 	drift       int64      // its clock gains so many parts in a million
 	pausedUntil clock.Time
-	deferred    []event  // what came due while it was paused
-	proc        *process // nil while nothing runs
+	deafUntil   clock.Time // no multicast reaches it
+	muteUntil   clock.Time // its multicasts get nowhere
+	deferred    []event    // what came due while it was paused
+	proc        *process   // nil while nothing runs
 	runs        int
+	links       []link // by the number of the node to which they lead; grows
 	inbox       []*packet
 	pollPending bool
 }
@@ -66,8 +70,12 @@ type process struct {
 	system   *system
 	stopping bool
 	over     bool
-	cutAfter int  // actions until it crashes; -1: it does not
-	mute     bool // its packets do not leave the machine any more
+	ambush   ambush
+	steps    int  // packets sent, and things handed to the application, since they are counted
+	cutAfter int  // steps until it crashes; -1: it does not
+	mutedFor int  // for so many steps before it crashes its packets are lost
+	mute     bool // its packets are lost
+	heardBy  int  // on the way to all but this node; 0: on the way to all
 }
 
 // flushing is a Flush that is under way.
@@ -105,6 +113,7 @@ func (w *World) launch(n *node) *process {
 	n.proc = p
 	w.byEndpoint[p.addr.Endpoint()] = n
 	w.live = append(w.live, p)
+	w.placeCrash(p)
 	w.stats.Processes++
 	w.trace.printf(w.now, p.name(), "starts as %v", p.addr)
 	p.engine.Start(p.now())
@@ -140,6 +149,8 @@ func (p *process) receive() {
 	n.inbox = n.inbox[:0]
 	p.batch = batch
 	if len(batch) > 0 {
+		p.w.stats.Steps++
+		p.w.stats.Arrived += len(batch)
 		p.engine.Receive(p.now(), batch)
 	}
 }
@@ -147,7 +158,9 @@ func (p *process) receive() {
 // settle carries out what the engine wants until it wants nothing, and sets the timer.
 func (w *World) settle(p *process) {
 	for rounds := 0; !p.over; rounds++ {
-		invariant.Check(rounds < 100_000, "sim: the engine of %s wants more and more at %s", p.name(), stamp(w.now))
+		if rounds == 100_000 {
+			invariant.Fail("sim: the engine of %s wants more and more at %s", p.name(), stamp(w.now))
+		}
 		p.eatPeers()
 		out := p.engine.Output()
 		if len(out.Packets)+len(out.Deliveries)+len(out.Events)+len(out.Subscribe)+len(out.Unsubscribe) > 0 {
@@ -185,7 +198,10 @@ func (w *World) carryOut(p *process, out *engine.Output) bool {
 		}
 	}
 	for i := range out.Packets {
-		if p.mayGoOn() && !p.mute {
+		if p.ambush.springs(p.arena.Bytes(out.Packets[i].Frame)) {
+			p.cutAfter = 0
+		}
+		if p.mayGoOn() && (!p.mute || p.heardBy > 0) {
 			w.net.send(p, &out.Packets[i])
 		}
 		p.arena.Release(out.Packets[i].Frame)
@@ -211,10 +227,14 @@ func (w *World) carryOut(p *process, out *engine.Output) bool {
 	return p.cutAfter != 0
 }
 
-// mayGoOn counts one action and returns false from the moment at which the process crashes.
+// mayGoOn counts one step and returns false from the moment at which the process crashes.
 func (p *process) mayGoOn() bool {
 	if p.cutAfter > 0 {
 		p.cutAfter--
+		p.mute = p.mute || p.cutAfter < p.mutedFor
+	}
+	if p.cutAfter != 0 {
+		p.steps++
 	}
 	return p.cutAfter != 0
 }
@@ -247,7 +267,7 @@ func (p *process) onEvent(e *engine.Event) {
 		p.onOver(e.Err)
 	case engine.EventEnded:
 		if m != nil {
-			m.onEnded()
+			m.onEnded(e.Err)
 		}
 	case engine.EventRoom, engine.EventPeerRoom:
 		if m != nil {
@@ -284,6 +304,10 @@ func (p *process) onFlushed(token uint64) {
 		return
 	}
 	delete(p.flushing, token)
+	p.w.stats.Some += btoi(f.record.k > 0)
+	if p.w.onFlush != nil {
+		p.w.onFlush(f.m, f.record)
+	}
 	f.record.done, f.record.doneAt, f.record.entry = true, p.w.now, len(f.m.life.log)
 }
 
@@ -302,6 +326,7 @@ func (p *process) onOver(err error) {
 	if p.stopping {
 		how = stopped
 	}
+	p.w.stats.GivenUp += btoi(errors.Is(err, engine.ErrOracleLost))
 	p.w.end(p, how, err)
 }
 
@@ -330,6 +355,9 @@ func (w *World) end(p *process, how fate, err error) {
 	w.ended = append(w.ended, p)
 	if p.system != nil {
 		p.system.look(w)
+	}
+	if how == crashed && w.onCrash != nil {
+		w.onCrash()
 	}
 }
 

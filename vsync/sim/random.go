@@ -17,6 +17,7 @@ const (
 	drawApplications
 	drawNodes
 	drawOracle
+	drawRarities
 )
 
 // newRandom returns the stream of a purpose under a seed.

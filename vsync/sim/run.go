@@ -221,7 +221,7 @@ func (w *World) peerUnrest() string {
 
 // probe lets every member send once more, and flush.
 func (w *World) probe() {
-	for _, p := range w.live {
+	for _, p := range slices.Clone(w.live) {
 		for _, m := range p.members {
 			if !m.over {
 				m.send(w.drawFlavour(), 10)

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/khamsin-io/khamsin/dataplane/clock"
-	"github.com/khamsin-io/khamsin/dataplane/wire"
 	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/engine"
 )
@@ -41,14 +40,21 @@ func storyCommands() map[string]storyCommand {
 		"leave":   {"leave NODE", (*story).doLeave},
 		"report":  {"report NODE NODE: the first reports the second as failed", (*story).doReport},
 		"stop":    {"stop NODE: leave everything in order", (*story).doStop},
-		"crash": {"crash NODE [ACTIONS]: at once, or after so many packets, deliveries and events",
+		"crash": {"crash NODE [STEPS]: at once, or after so many packets, deliveries and events",
 			(*story).doCrash},
-		"pause":       {"pause NODE DURATION", (*story).doPause},
-		"stall":       {"stall NODE DURATION: its application handles nothing", (*story).doStall},
-		"drop":        {"drop NODE->NODE KIND COUNT: lose the next packets of a kind, or any", (*story).doDrop},
-		"partition":   {"partition NODE… | NODE…", (*story).doPartition},
-		"heal":        {"heal: end partition and drops", (*story).doHeal},
-		"run":         {"run DURATION: let time pass, and write what happened", (*story).doRun},
+		"crash-before": {"crash-before NODE MESSAGE [NTH]: when it is about to send a control message: " +
+			strings.Join(controlNames[1:], ", "), (*story).doCrashBefore},
+		"oracle":    {"oracle COUNT: members of the ORACLE when complete; stands first", (*story).doOracle},
+		"create":    {"create NODE GROUP: join a group that must not exist", (*story).doCreate},
+		"terminate": {"terminate NODE: end the group for all", (*story).doTerminate},
+		"pause":     {"pause NODE DURATION", (*story).doPause},
+		"stall":     {"stall NODE DURATION: its application handles nothing", (*story).doStall},
+		"drop":      {"drop NODE->NODE KIND COUNT: lose the next packets of a kind, or any", (*story).doDrop},
+		"partition": {"partition NODE… | NODE…", (*story).doPartition},
+		"heal":      {"heal: end partition and drops", (*story).doHeal},
+		"run":       {"run DURATION: let time pass, and write what happened", (*story).doRun},
+		"expect-over": {"expect-over NODE REASON: the node's last process is over, and says why",
+			(*story).doExpectOver},
 		"expect-view": {"expect-view NODE NODE…: the members of a node's present view, by rank", (*story).doExpectView},
 	}
 }
@@ -66,6 +72,7 @@ func PlayStory(script string, trace io.Writer) (output string, failures []Failur
 	w.history.groups, w.history.safeOf = nil, nil
 	s := &story{w: w}
 	w.onEntry = s.saw
+	w.onFlush = s.flushed
 	ok := w.guard(func() { err = s.play(script) })
 	if ok {
 		w.guard(s.close)
@@ -124,6 +131,15 @@ func (s *story) saw(m *member, e *entry) {
 	s.note(m.p, m.life.group, what)
 }
 
+// flushed notes that a Flush is over.
+func (s *story) flushed(m *member, f *flushRecord) {
+	what := "flush is over"
+	if f.k > 0 {
+		what = fmt.Sprintf("flush at %d members is over", f.k)
+	}
+	s.note(m.p, m.life.group, what)
+}
+
 // note adds a line to what happened. Addresses are left out: they differ where nothing of interest does.
 func (s *story) note(p *process, group int, what string) {
 	if i := strings.Index(what, " (told by "); i >= 0 {
@@ -177,6 +193,30 @@ func (s *story) doJoin(args []string) error {
 		p.join(s.group)
 		return nil
 	})
+}
+
+func (s *story) doOracle(args []string) error {
+	count, err := number(args, 0)
+	if err != nil || len(s.w.nodes) > 0 {
+		return fmt.Errorf("a count is needed before there are nodes (%v)", err)
+	}
+	s.w.opts.Oracle = count
+	return nil
+}
+
+func (s *story) doCreate(args []string) error {
+	if len(args) != 2 {
+		return fmt.Errorf("a node and a group are needed")
+	}
+	s.group = s.w.addGroup(args[1], 0)
+	return s.forEach(args[:1], func(p *process) error {
+		p.joinAs(s.group, engine.CreateOnly)
+		return nil
+	})
+}
+
+func (s *story) doTerminate(args []string) error {
+	return s.forEachMember(args, func(m *member) { m.terminate() })
 }
 
 func (s *story) doSend(args []string) error {
@@ -271,83 +311,6 @@ func (s *story) doStop(args []string) error {
 	})
 }
 
-func (s *story) doCrash(args []string) error {
-	p, err := s.process(args, 0)
-	if err != nil {
-		return err
-	}
-	p.record.disturb = true
-	if len(args) > 1 {
-		p.cutAfter, err = number(args, 1)
-		return err
-	}
-	s.w.end(p, crashed, nil)
-	s.w.bury()
-	return nil
-}
-
-func (s *story) doPause(args []string) error {
-	p, err := s.process(args, 0)
-	if err != nil {
-		return err
-	}
-	d, err := duration(args, 1)
-	s.w.pauseNode(p, d)
-	return err
-}
-
-func (s *story) doStall(args []string) error {
-	d, err := duration(args, 1)
-	if err != nil {
-		return err
-	}
-	return s.forEachMember(args[:1], func(m *member) { m.stalled = s.w.now.Add(d) })
-}
-
-func (s *story) doDrop(args []string) error {
-	if len(args) != 3 {
-		return fmt.Errorf("three arguments are needed")
-	}
-	from, to, ok := strings.Cut(args[0], "->")
-	ends := []string{from, to}
-	a, err1 := number(ends, 0)
-	b, err2 := number(ends, 1)
-	count, err3 := number(args, 2)
-	kind := slices.Index(kindNames[:], args[1])
-	if args[1] == "any" {
-		kind = int(wire.KindNone)
-	}
-	if !ok || err1 != nil || err2 != nil || err3 != nil || kind < 0 {
-		return fmt.Errorf("bad link, kind or count")
-	}
-	s.w.net.rules = append(s.w.net.rules, dropRule{from: a, to: b, kind: wire.Kind(kind), left: count})
-	return nil
-}
-
-func (s *story) doPartition(args []string) error {
-	side := make([]bool, len(s.w.nodes)+1)
-	second := false
-	for i, a := range args {
-		if a == "|" {
-			second = true
-			continue
-		}
-		p, err := s.process(args, i)
-		if err != nil {
-			return err
-		}
-		p.record.disturb = true
-		side[p.node.number] = second
-	}
-	s.w.net.side = side
-	return nil
-}
-
-func (s *story) doHeal([]string) error {
-	s.w.net.side, s.w.net.rules = nil, nil
-	return nil
-}
-
 // doRun writes what happened node by node, each in its own order.
 func (s *story) doRun(args []string) error {
 	d, err := duration(args, 0)
@@ -380,6 +343,32 @@ func (s *story) doExpectView(args []string) error {
 		return fmt.Errorf("it is in %s", viewText(m.view))
 	}
 	return nil
+}
+
+func (s *story) doExpectOver(args []string) error {
+	n, err := number(args, 0)
+	if err != nil || n > len(s.w.nodes) {
+		return fmt.Errorf("no such node (%v)", err)
+	}
+	var last *processRecord
+	for _, p := range s.w.history.processes {
+		if p.node == n {
+			last = p
+		}
+	}
+	want := strings.Join(args[1:], " ")
+	if last == nil || last.fate == alive || !strings.Contains(fmt.Sprint(last.err), want) {
+		return fmt.Errorf("its last process: %v", last.ending())
+	}
+	return nil
+}
+
+// ending tells how a process ended.
+func (p *processRecord) ending() string {
+	if p == nil {
+		return "none"
+	}
+	return fmt.Sprintf("%v, %v", p.fate, p.err)
 }
 
 // process returns the process on the node that an argument names.

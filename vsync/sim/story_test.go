@@ -48,6 +48,7 @@ func TestStoryRefusesNonsense(t *testing.T) {
 		"dance", "nodes", "nodes x", "join 1 g", "nodes 1\njoin 1", "nodes 1\nsend 1 total x",
 		"nodes 1\njoin 1 g\nsend 1 loudly x", "nodes 1\ncrash 2", "nodes 2\ndrop 1-2 data 1",
 		"nodes 2\ndrop 1->2 dust 1",
+		"oracle 3\nnodes 1\noracle 1", "nodes 1\ncreate 1", "nodes 1\ncrash-before 1 lunch", "nodes 1\nexpect-over 1",
 		"run fast", "nodes 1\njoin 1 g\nrun 10ms\nexpect-view 1 2", "nodes 1\nrestart 1",
 	} {
 		if _, _, err := PlayStory(script, nil); err == nil {

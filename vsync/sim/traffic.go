@@ -11,92 +11,11 @@ import (
 	"github.com/khamsin-io/khamsin/vsync/internal/engine"
 )
 
-// Mix is what the applications of a run do.
-type Mix struct {
-	Interval     time.Duration // mean time between two bursts of a member
-	Burst        int           // messages of a burst, at most
-	Budget       int           // messages of one member, at most
-	Flavours     [6]int        // weight of each core.Flavour
-	SizeMax      int           // bytes
-	StateMax     int           // bytes of a state
-	AsyncState   bool          // an application goes on handling deliveries while it hands over a state
-	Peer         float64       // share of messages that go to one member
-	Flush        float64       // of bursts that end in a Flush
-	Reply        float64       // of deliveries that cause another message, divided by the group's size
-	ConsumeBatch int           // packets that an application consumes before it says so
-}
-
-// drawMix draws what the applications do.
-func drawMix(r random) Mix {
-	m := Mix{
-		Interval: r.between(500*time.Microsecond, 20*time.Millisecond), Burst: 1 + r.IntN(12), Budget: 50 + r.IntN(250),
-		SizeMax: 200, StateMax: r.IntN(4000), ConsumeBatch: 1,
-		Flavours: [6]int{core.FIFO: 4, core.Total: 4, core.Causal: 2, core.Safe: 2, core.Unordered: 1, core.Raw: 1},
-	}
-	if r.chance(0.5) {
-		m.SizeMax = r.IntN(12000)
-	}
-	if r.chance(0.2) {
-		m.StateMax = r.IntN(200_000)
-	}
-	m.AsyncState = r.chance(0.3)
-	if r.chance(0.3) {
-		m.ConsumeBatch = 1 + r.IntN(16)
-	}
-	if r.chance(0.5) {
-		m.Peer = 0.2 * r.Float64()
-	}
-	if r.chance(0.6) {
-		m.Flush = 0.5 * r.Float64()
-	}
-	if r.chance(0.5) {
-		m.Reply = 0.6 * r.Float64()
-	}
-	if r.chance(0.15) { // a flood
-		m.Interval, m.Burst, m.Budget = r.between(50*time.Microsecond, time.Millisecond), 60, 800
-	}
-	if r.chance(0.3) { // one flavour alone
-		only := r.IntN(len(m.Flavours) - 1)
-		m.Flavours = [6]int{}
-		m.Flavours[only] = 1
-	}
-	return m
-}
-
 // making is a state on its way to joiners.
 type making struct {
 	token uint64
 	rest  []byte
 	full  bool
-}
-
-// drawFlavour draws one flavour of the mix.
-func (w *World) drawFlavour() core.Flavour {
-	total := 0
-	for _, weight := range w.mix.Flavours {
-		total += weight
-	}
-	n := w.apps.IntN(total)
-	for f, weight := range w.mix.Flavours {
-		if n -= weight; n < 0 {
-			return core.Flavour(f)
-		}
-	}
-	return core.FIFO
-}
-
-// drawSize draws the length of a message: mostly small, some empty, some around a packet's end, some of several
-// packets.
-func (w *World) drawSize() int {
-	switch r := w.apps; {
-	case r.chance(0.04):
-		return 0
-	case r.chance(0.06):
-		return max(1, w.opts.MTU-100+r.IntN(150))
-	case r.chance(0.3):
-		return 1 + r.IntN(max(1, w.mix.SizeMax))
-	}
-	return 1 + w.apps.IntN(100)
 }
 
 // newMessage makes a message of a member. The size grows to what its name takes.
@@ -197,7 +116,7 @@ func (m *member) burst() {
 			m.sendOne()
 		}
 		if w.apps.chance(w.mix.Flush) {
-			m.flush(0)
+			m.flush(m.drawCopies())
 		}
 	}
 	if m.budget > 0 {
@@ -257,6 +176,7 @@ func (m *member) submit(msg *message) bool {
 	w, p := m.p.w, m.p
 	w.scratch = msg.content(w.scratch[:0])
 	var result engine.Result
+	w.stats.Steps++
 	if v := p.engine.View(m.handle); v != nil {
 		msg.view = v.ID
 	}
@@ -370,6 +290,13 @@ func (m *member) leave() {
 	m.p.w.trace.printf(m.p.w.now, m.p.name(), "leaves %s", m.p.w.history.groups[m.life.group])
 	m.outbox = nil
 	m.p.engine.Leave(m.p.now(), m.handle)
+}
+
+// terminate asks the engine to end the group for all its members.
+func (m *member) terminate() {
+	m.life.terminates = true
+	m.p.w.trace.printf(m.p.w.now, m.p.name(), "terminates %s", m.p.w.history.groups[m.life.group])
+	m.p.engine.Terminate(m.p.now(), m.handle)
 }
 
 // makeState makes the state for joiners, as it is at this point of the delivery order, and begins to hand it over.

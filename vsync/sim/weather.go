@@ -31,6 +31,10 @@ type Weather struct {
 	OneWayMax    time.Duration
 	Pauses       int // a node stands still
 	PauseMax     time.Duration
+	LongCut      bool // one of the splits lasts until processes that cannot reach the ORACLE give up
+	Deaf         int  // a node receives no multicast for a while, and everything else
+	Mute         int  // a node's multicasts get nowhere for a while, and everything else does
+	DeafMax      time.Duration
 	Drift        int // clocks run wrong by at most so many parts in a million
 
 	SlowApps  float64       // share of members whose application is slow
@@ -43,9 +47,11 @@ type Weather struct {
 	Joins       int // new nodes
 	Storm       int // nodes that join at the same moment
 	Leaves      int
-	Restarts    int  // crashed nodes that come back
-	Accusations int  // members that report a live member as failed
-	OracleCrash bool // the founder of the system may crash, pause and be cut off too
+	Restarts    int     // crashed nodes that come back
+	Terminates  int     // members that end their group for all
+	Accusations int     // members that report a live member as failed
+	OracleCrash bool    // the founder of the system may crash, pause and be cut off too
+	CreateOnly  float64 // of joins: those that want to create the group
 }
 
 // String returns the fields that are not zero.
@@ -69,7 +75,7 @@ func (w Weather) String() string {
 
 // Cuts tells whether the weather silences live processes for longer than packet loss would.
 func (w *Weather) Cuts() bool {
-	return w.Partitions > 0 || w.OneWays > 0 || w.Pauses > 0 || w.Accusations > 0
+	return w.Partitions > 0 || w.OneWays > 0 || w.Pauses > 0 || w.Accusations > 0 || w.Deaf+w.Mute > 0
 }
 
 // Rough tells whether so much is lost that a live process may be taken for dead without any cut.
@@ -96,6 +102,7 @@ func DrawWeather(seed uint64) Weather {
 	w.drawPackets(r)
 	w.drawNodes(r)
 	w.drawMembers(r)
+	w.drawRarities(newRandom(seed, drawRarities))
 	return w
 }
 
@@ -173,5 +180,25 @@ func (w *Weather) drawMembers(r random) {
 	}
 	if r.chance(0.1) {
 		w.Accusations = 1
+	}
+}
+
+// drawRarities draws what happens in few seeds only.
+func (w *Weather) drawRarities(r random) {
+	if w.Partitions > 0 && r.chance(0.3) {
+		w.LongCut = true
+	}
+	if r.chance(0.1) {
+		w.Deaf, w.Mute = r.IntN(3), r.IntN(3)
+		w.DeafMax = r.between(10*time.Millisecond, time.Second)
+	}
+	if r.chance(0.1) {
+		w.Terminates = 1 + r.IntN(2)
+	}
+	if r.chance(0.2) {
+		w.CreateOnly = 0.5 * r.Float64()
+	}
+	if r.chance(0.015) {
+		w.Storm = 10 + r.IntN(stormMax-9)
 	}
 }

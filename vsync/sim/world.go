@@ -19,7 +19,8 @@ const firstPID = 1000
 
 // Sizes of what the engines may hold; see drawLimits.
 const (
-	membersMax = 16
+	membersMax = 16 // of a group in which nobody needs to be short of room
+	stormMax   = 30 // nodes that join at the same moment
 	windowMax  = 112
 	queueMax   = 512
 	rxChunks   = 8192
@@ -52,7 +53,10 @@ type Stats struct {
 	Virtual    time.Duration
 	Events     int
 	Processes  int
+	Steps      int // calls of engines that brought packets, a deadline or a command
 	Packets    int // sent
+	Bytes      int // in them
+	Arrived    int // copies of packets that engines took in
 	Lost       int // copies that did not arrive
 	Damaged    int // copies that arrived with flipped bits
 	Messages   int // accepted from applications
@@ -62,6 +66,10 @@ type Stats struct {
 	Crashes    int
 	Full       int // submissions refused for want of room
 	Warnings   int
+	Ended      int // memberships that ended with their group
+	Refused    int // joins that were to create a group and found one
+	GivenUp    int // processes that lost the ORACLE
+	Some       int // Flushes that waited for some members only
 	HeldMax    int // most frames that a process at rest held at the end
 }
 
@@ -98,8 +106,12 @@ type World struct {
 	token      uint64
 	sending    bool // applications send on their own
 	healed     bool
+	every      time.Duration // between two looks for what runUntil waits for
 	scratch    []byte
-	onEntry    func(m *member, e *entry) // sees every entry of every log; for stories
+	onEntry    func(m *member, e *entry)       // sees every entry of every log; for stories
+	onFlush    func(m *member, f *flushRecord) // sees every Flush that is over; for stories
+	crashes    []SmallCrash                    // of a small world whose change is under way
+	onCrash    func()                          // sees crashes; for small worlds
 }
 
 // NewWorld returns the world of a seed, before anything has happened.
@@ -107,7 +119,7 @@ func NewWorld(o Options) *World {
 	if o.engine == nil {
 		o.engine = newEngine
 	}
-	w := &World{opts: o, byEndpoint: map[dataplane.Endpoint]*node{}}
+	w := &World{opts: o, byEndpoint: map[dataplane.Endpoint]*node{}, every: 5 * time.Millisecond}
 	w.apps, w.nodeDraw = newRandom(o.Seed, drawApplications), newRandom(o.Seed, drawNodes)
 	w.trace = tracer{hash: mix(o.Seed), out: o.Trace}
 	w.history = &history{anonymous: map[place]*message{}}
@@ -128,6 +140,7 @@ func (w *World) draw() {
 	}
 	w.drawOracle(newRandom(o.Seed, drawOracle))
 	w.mix = drawMix(r)
+	w.drawRareUse(newRandom(o.Seed, drawRarities+1<<8))
 	if o.Mix != nil {
 		w.mix = *o.Mix
 	}
@@ -154,6 +167,9 @@ func (w *World) draw() {
 	}
 	if o.TxChunks == 0 {
 		o.TxChunks, o.RxChunks = txChunks, rxChunks
+	}
+	if w.weather.LongCut {
+		o.Faults += w.timing.OracleLost * 3 / 2
 	}
 	for g := range o.Groups {
 		w.addGroup(fmt.Sprintf("group%d", g), []int{0, 0, -1, 2}[r.IntN(4)])
@@ -205,6 +221,9 @@ func (w *World) drawLimits(r random) {
 	}
 	if r.chance(0.3) {
 		l.Queue = 4 + r.IntN(100)
+	}
+	if w.weather.Storm >= membersMax {
+		l.Window = min(l.Window, windowMax*membersMax/(2*stormMax))
 	}
 	if r.chance(0.3) {
 		l.Pending = 5000 + r.IntN(30_000)
@@ -265,9 +284,8 @@ func (w *World) engineConfig(p *process) engine.Config {
 // runUntil lets everything happen that is due up to a time, and stops early when stop, unless nil, returns true; it is
 // asked from time to time.
 func (w *World) runUntil(end clock.Time, stop func() bool) bool {
-	const every = 5 * time.Millisecond
 	for {
-		next := min(end, w.now.Add(every))
+		next := min(end, w.now.Add(w.every))
 		for w.agenda.first() <= next {
 			e := w.agenda.take()
 			w.now = e.at
@@ -323,6 +341,7 @@ func (w *World) onProcess(e *event) {
 		}
 		p.timerAt = clock.Never
 		if p.engine.Deadline() <= p.now() {
+			w.stats.Steps++
 			p.engine.Tick(p.now())
 		}
 	case eventHandle:
@@ -395,7 +414,7 @@ func (w *World) onLaunch(n *node, mask int) {
 	p := w.launch(n)
 	for g := range w.history.groups {
 		if mask&(1<<g) != 0 && !p.over {
-			p.join(g)
+			p.joinAs(g, w.drawMode())
 			w.settle(p)
 		}
 	}

@@ -5,8 +5,9 @@
 // A watcher that was late itself (descheduled, stopped) does not hold its own lateness against its targets: the time
 // it was not running does not count. Before it accuses it looks once more, a little later, since the sign of life that
 // it misses may lie in its own socket. A target that was never heard of may not know its watcher, because the ORACLE's
-// leader failed between telling one and the other; it gets time until another leader has told both. Everything belongs
-// to the engine's goroutine.
+// leader failed between telling one and the other; it gets time until another leader has told both. For the same reason
+// a process goes on for that time with signs of life to a watcher that was relieved. Everything belongs to the engine's
+// goroutine.
 package detect
 
 import (
@@ -33,6 +34,15 @@ const lookAgain = 4
 // new leader meanwhile.
 const patience = 3
 
+// formerMax is how many relieved watchers still get signs of life, at most.
+const formerMax = 8
+
+// former is a watcher that was relieved, and may not know yet.
+type former struct {
+	addr  core.Address
+	until clock.Time
+}
+
 type target struct {
 	addr    core.Address
 	heardAt clock.Time
@@ -48,6 +58,7 @@ type Detector struct {
 	epoch    uint64
 	targets  []target
 	watchers []core.Address
+	former   []former
 	beatAt   clock.Time
 	lookAt   clock.Time // when to look a second time
 	Sent     uint64     // signs of life
@@ -73,8 +84,18 @@ func (d *Detector) Assign(now clock.Time, m *pdu.Watch) {
 		}
 		targets = append(targets, t)
 	}
+	d.relieve(now, m.Watchers)
 	d.targets, d.watchers = targets, m.Watchers
 	d.beatAt = now
+}
+
+// relieve notes which watchers are none any more.
+func (d *Detector) relieve(now clock.Time, watchers []core.Address) {
+	for _, w := range d.watchers {
+		d.former = append(d.former, former{w, now.Add(patience * d.cfg.Suspect)})
+	}
+	d.former = slices.DeleteFunc(d.former, func(f former) bool { return slices.Contains(watchers, f.addr) })
+	d.former = d.former[max(0, len(d.former)-formerMax):]
 }
 
 // OnLife notes a sign of life of a process.
@@ -103,7 +124,7 @@ func (d *Detector) Tick(now clock.Time) []core.Address {
 	d.lookAt = clock.Never
 	if d.beatAt <= now {
 		d.beatAt = now.Add(d.cfg.Interval)
-		d.beat()
+		d.beat(now)
 	}
 	var silent []core.Address
 	for i := range d.targets {
@@ -134,12 +155,21 @@ func (t *target) silent(now clock.Time, limit time.Duration) bool {
 	return false
 }
 
-func (d *Detector) beat() {
+// beat sends signs of life to the watchers, and to those who may not know that they are none any more.
+func (d *Detector) beat(now clock.Time) {
 	for _, w := range d.watchers {
-		h := wire.Header{Kind: wire.KindHeartbeat, View: d.cfg.Incarnation, Rank: uint32(w.Incarnation)}
-		if f, ok := d.out.Make(&h, nil); ok {
-			d.Sent++
-			d.out.Unicast(f, w.Endpoint())
-		}
+		d.live(w)
+	}
+	d.former = slices.DeleteFunc(d.former, func(f former) bool { return f.until <= now })
+	for i := range d.former {
+		d.live(d.former[i].addr)
+	}
+}
+
+func (d *Detector) live(w core.Address) {
+	h := wire.Header{Kind: wire.KindHeartbeat, View: d.cfg.Incarnation, Rank: uint32(w.Incarnation)}
+	if f, ok := d.out.Make(&h, nil); ok {
+		d.Sent++
+		d.out.Unicast(f, w.Endpoint())
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/khamsin-io/khamsin/dataplane/frame"
 	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/canary"
+	"github.com/khamsin-io/khamsin/vsync/internal/member"
 )
 
 // Handle names a group inside one engine. Handles are not reused.
@@ -116,6 +117,7 @@ type JoinRequest struct {
 	Name       string
 	Mode       JoinMode
 	Signature  uint64        // of the handlers; members of a group must have equal ones
+	Handlers   string        // what Signature is the hash of, at most HandlersMax bytes; a refused joiner gets it
 	Unicast    bool          // send to each member by itself instead of to a channel
 	SafeCopies int           // copies of a SafeSend that must exist before delivery: 0 all members, -1 a majority
 	Hint       time.Duration // reserved
@@ -147,6 +149,20 @@ var (
 	ErrTransferAborted = errors.New("state transfer aborted")
 )
 
+// HandlersMax is the greatest length of JoinRequest.Handlers.
+const HandlersMax = member.HandlersMax
+
+// SignatureError is ErrSignature with what the members have.
+type SignatureError struct {
+	Handlers string // JoinRequest.Handlers of the member that brought the group to life
+}
+
+// Error returns the text of ErrSignature.
+func (e *SignatureError) Error() string { return ErrSignature.Error() }
+
+// Unwrap returns ErrSignature.
+func (e *SignatureError) Unwrap() error { return ErrSignature }
+
 // DeliveryKind says what a Delivery is.
 type DeliveryKind uint8
 
@@ -163,6 +179,7 @@ const (
 	DeliverInit     // this process created the group: no state to load
 	DeliverEnd      // the group is over for this process; Err says why
 	DeliverPeer     // Data is one point-to-point message from the member at From
+	DeliverReply    // Data is one reply from the member at From; nothing is to be reported as consumed
 )
 
 // Delivery is one thing for a group's application, in order. The receiver of a Delivery with a frame owns one reference

@@ -185,6 +185,9 @@ func (g *group) decide(now clock.Time, d *pdu.Decision) {
 		return
 	case g.view != nil && (d.View.ID <= g.view.ID || d.Prev != g.view.ID):
 		return
+	case g.view != nil && len(d.Cut) != g.view.Size():
+		g.e.count.Malformed++
+		return
 	}
 	if g.view != nil {
 		g.close(d)
@@ -206,9 +209,6 @@ func (g *group) decide(now clock.Time, d *pdu.Decision) {
 
 // close delivers what belongs to the ending view.
 func (g *group) close(d *pdu.Decision) {
-	if len(d.Cut) != g.view.Size() {
-		invariant.Fail("engine: cut of %d streams for a view of %d members", len(d.Cut), g.view.Size())
-	}
 	g.st.Freeze()
 	if canary.Enabled && g.e.cfg.Canary == canary.ForgetCut {
 		for r := range d.Cut {
@@ -240,6 +240,7 @@ func (g *group) close(d *pdu.Decision) {
 			g.flushes[i].seq, g.flushes[i].k, g.flushes[i].all = 0, 0, nil
 		}
 	}
+	addCounters(&g.e.count.Streams, &g.st.Count)
 	g.st.Release()
 	g.st = nil
 }
@@ -271,6 +272,7 @@ func (g *group) install(now clock.Time, d *pdu.Decision) {
 		Window: g.window(d.View.Size()), Nak: g.e.cfg.Timing.Nak, Ack: g.e.cfg.Timing.Ack, Sync: g.e.cfg.Timing.Sync,
 		Canary: g.e.cfg.Canary,
 	}, g.e.box)
+	g.st.SetLimit(g.e.windowLimit)
 	g.gate = order.New(g.self, d.View.Size(), g, g.e.cfg.Canary)
 	g.safe = safe.New(g.self, d.View.Size(), d.SafeCopies, g, g.e.cfg.Canary)
 	g.state(d)
@@ -349,6 +351,7 @@ func (g *group) send(d *pdu.Decision) {
 // them.
 func (g *group) forgetState() {
 	g.loading, g.pieces = nil, nil
+	g.e.kick = true // lanes may hold point-to-point messages that found no room behind the state
 	g.heldSize = 0
 	g.held = slices.DeleteFunc(g.held, func(d Delivery) bool { return d.Kind != DeliverPeer })
 	for i := range g.held {
@@ -416,6 +419,7 @@ func (g *group) end(err error) {
 // drop gives every frame up.
 func (g *group) drop() {
 	if g.st != nil {
+		addCounters(&g.e.count.Streams, &g.st.Count)
 		g.st.Release()
 		g.st = nil
 	}

@@ -29,7 +29,8 @@ func (e *Engine) Join(now clock.Time, req JoinRequest) Handle {
 	default:
 		e.byName[req.Name] = g
 		e.member.Join(now, member.Command{
-			Group: req.Name, Create: req.Mode == CreateOnly, Signature: req.Signature, SafeCopies: req.SafeCopies,
+			Group: req.Name, Create: req.Mode == CreateOnly, Signature: req.Signature, Handlers: req.Handlers,
+			SafeCopies: req.SafeCopies,
 		})
 	}
 	return g.handle
@@ -103,6 +104,28 @@ func (e *Engine) SubmitTo(now clock.Time, h Handle, to core.Address, msg []byte)
 	return Accepted
 }
 
+// SubmitReply sends a message to a member on a lane of its own, which no handler holds up: the host there gets it as a
+// DeliverReply and must take it at once.
+func (e *Engine) SubmitReply(now clock.Time, h Handle, to core.Address, msg []byte) Result {
+	e.now = now
+	g := e.group(h)
+	switch {
+	case g == nil || g.leaving || g.view == nil || !g.view.Contains(to):
+		return NotMember
+	case to == e.cfg.Self:
+		g.handUp(Delivery{Kind: DeliverReply, Group: h, From: to, ViewID: g.view.ID, Data: slices.Clone(msg)})
+		return Accepted
+	case e.links.Queued(to, link.Reply, g.lid) > e.cfg.Limits.Transfer:
+		if !slices.Contains(g.crowded, to) {
+			g.crowded = append(g.crowded, to)
+		}
+		return Full
+	}
+	b := binary.AppendUvarint(make([]byte, 0, binary.MaxVarintLen64+len(msg)), uint64(g.view.ID))
+	e.links.Send(now, to, link.Reply, g.lid, append(b, msg...))
+	return Accepted
+}
+
 // Flush asks for an EventFlushed with the token when all that was submitted before is held by k members, this one
 // included; k of zero, or above the view's size, means all.
 func (e *Engine) Flush(now clock.Time, h Handle, k int, token uint64) {
@@ -150,6 +173,7 @@ func (e *Engine) ConsumedPeers(now clock.Time, h Handle, messages, bytes int) {
 func (e *Engine) roomForPeers(g *group) {
 	for _, to := range g.crowded {
 		queued, limit := e.links.Queued(to, link.Peer, g.lid), e.cfg.Limits.Transfer
+		queued = min(queued, e.links.Queued(to, link.Reply, g.lid)) // either may have been refused
 		if to == e.cfg.Self {
 			queued, limit = g.peers, e.cfg.Limits.PeerQueue
 		}

@@ -41,7 +41,9 @@ type Engine struct {
 	stopBy   clock.Time // when a stop is over even if nobody answers
 	over     bool
 	kick     bool // lanes that keep messages should offer them again
-	count    Counters
+
+	windowLimit int // of unstable packets of this process in a group: see Tune
+	count       Counters
 }
 
 // Counters counts what the engine saw beside its groups' streams.
@@ -64,7 +66,7 @@ func New(cfg Config) (*Engine, error) {
 		stopBy: clock.Never, cfg: cfg, box: pdu.NewOutbox(cfg.Arena, cfg.MTU), byName: map[string]*group{},
 		byLid:    map[uint32]*group{},
 		channels: map[dataplane.Channel]int{}, transfers: map[uint64]*xfer.Outgoing{},
-		suspects: map[uint64]string{},
+		suspects: map[uint64]string{}, windowLimit: cfg.Limits.Window,
 	}
 	t := cfg.Timing
 	e.links = link.New(link.Config{

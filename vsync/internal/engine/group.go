@@ -111,7 +111,7 @@ func (g *group) receive(now clock.Time, h *wire.Header, p *dataplane.Packet) {
 		g.release(p)
 		return
 	}
-	if core.ViewID(h.View) < g.view.ID || int(h.Rank) >= g.view.Size() {
+	if core.ViewID(h.View) < g.view.ID || h.Rank >= uint32(g.view.Size()) {
 		g.e.count.OldView++
 		g.release(p)
 		return

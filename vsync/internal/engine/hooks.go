@@ -59,7 +59,7 @@ func (h *hooks) Watch(now clock.Time, w *pdu.Watch) { h.detect.Assign(now, w) }
 func (h *hooks) Gone(_ clock.Time, a core.Address) { h.links.Close(a.Incarnation) }
 
 // Refused is called when a join was refused, or a group is over for this process.
-func (h *hooks) Refused(now clock.Time, name string, why member.Refusal) {
+func (h *hooks) Refused(now clock.Time, name string, why member.Refusal, handlers string) {
 	g := h.byName[name]
 	if g == nil {
 		return
@@ -68,7 +68,7 @@ func (h *hooks) Refused(now clock.Time, name string, why member.Refusal) {
 	case member.RefusedExists:
 		g.end(ErrGroupExists)
 	case member.RefusedSignature:
-		g.end(ErrSignature)
+		g.end(&SignatureError{Handlers: handlers})
 	case member.RefusedFull:
 		g.end(ErrSystemFull)
 	default:
@@ -111,7 +111,7 @@ func (e *Engine) OnMessage(now clock.Time, m link.Message) bool {
 	switch m.Kind {
 	case link.State:
 		return e.onState(now, m)
-	case link.Peer:
+	case link.Peer, link.Reply:
 		return e.onPeer(m)
 	}
 	if len(m.Data) == 0 || !pdu.Type(m.Data[0]).Valid() {

@@ -15,14 +15,17 @@ import (
 
 // net is a small virtual network of engines for the tests of this package; package sim has the real one.
 type net struct {
-	t     *testing.T
-	now   clock.Time
-	nodes []*node
-	queue arrivals
-	seq   int
-	rng   *rand.Rand
-	loss  float64
-	delay time.Duration
+	t      *testing.T
+	now    clock.Time
+	nodes  []*node
+	queue  arrivals
+	seq    int
+	rng    *rand.Rand
+	loss   float64
+	delay  time.Duration
+	edit   func(*Config)                     // changes the configuration of processes that start
+	drop   func(from, to int, b []byte) bool // loses a packet
+	forged bool                              // somebody sends nonsense: it may be delivered, and breaks nothing
 }
 
 type node struct {
@@ -38,6 +41,8 @@ type node struct {
 	views      []*core.View
 	events     []Event
 	state      []string
+	makeState  func(x *node, d Delivery) // in place of a short state
+	slow       bool                      // its handlers take nothing
 }
 
 type arrival struct {
@@ -64,8 +69,11 @@ func (a *arrivals) Pop() any {
 	return x
 }
 
-func newNet(t *testing.T, n int) *net {
-	w := &net{t: t, now: 1, rng: rand.New(rand.NewPCG(1, 2)), delay: 20 * time.Microsecond}
+func newNet(t *testing.T, n int) *net { return newNetOf(t, n, nil) }
+
+// newNetOf returns a net of processes whose configurations edit changed.
+func newNetOf(t *testing.T, n int, edit func(*Config)) *net {
+	w := &net{t: t, now: 1, rng: rand.New(rand.NewPCG(1, 2)), delay: 20 * time.Microsecond, edit: edit}
 	for range n {
 		w.add()
 	}
@@ -89,8 +97,11 @@ func (w *net) add() *node {
 	self := core.Address{PID: uint32(id), Port: uint16(1000 + id), Incarnation: uint64(id) << 32 * 1}
 	self.Incarnation = uint64(id)*0x1_0001_0001 + 7
 	self.IP[15] = byte(id)
-	e, err := New(Config{Self: self, System: "test", Seed: uint64(id), Arena: a, MTU: 1400,
-		Oracle: Oracle{Eligible: true}})
+	cfg := Config{Self: self, System: "test", Seed: uint64(id), Arena: a, MTU: 1400, Oracle: Oracle{Eligible: true}}
+	if w.edit != nil {
+		w.edit(&cfg)
+	}
+	e, err := New(cfg)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -117,7 +128,7 @@ func (x *node) collect() {
 			if y.dead || (p.Channel == 0 && y.ep != p.To) || (p.Channel != 0 && !y.subs[p.Channel]) {
 				continue
 			}
-			if y != x && w.rng.Float64() < w.loss {
+			if y != x && (w.rng.Float64() < w.loss || w.drop != nil && w.drop(x.id, y.id, data)) {
 				continue
 			}
 			w.seq++
@@ -131,7 +142,7 @@ func (x *node) collect() {
 	consumed := map[Handle]int{}
 	for _, d := range deliveries {
 		x.take(d)
-		if d.Kind == DeliverMessages || d.Kind == DeliverWhole {
+		if !x.slow && (d.Kind == DeliverMessages || d.Kind == DeliverWhole) {
 			consumed[d.Group]++
 		}
 	}
@@ -153,8 +164,10 @@ func (x *node) take(d Delivery) {
 		}
 		for len(b) > 0 {
 			m, rest, ok := NextMessage(b)
-			if !ok {
+			if !ok && !x.net.forged {
 				x.net.t.Fatalf("node %d: malformed messages", x.id)
+			} else if !ok {
+				break
 			}
 			x.msgs = append(x.msgs, string(m))
 			b = rest
@@ -167,7 +180,16 @@ func (x *node) take(d Delivery) {
 	case DeliverView:
 		x.views = append(x.views, d.View)
 		x.msgs = append(x.msgs, fmt.Sprintf("view %d of %d", d.View.ID, d.View.Size()))
+	case DeliverPeer:
+		x.msgs = append(x.msgs, fmt.Sprintf("peer %d: %s", d.From.PID, d.Data))
+		if !x.slow {
+			x.e.ConsumedPeers(x.net.now, d.Group, 1, len(d.Data))
+		}
 	case DeliverMakeState:
+		if x.makeState != nil {
+			x.makeState(x, d)
+			return
+		}
 		x.e.StateChunk(x.net.now, d.Transfer, []byte(fmt.Sprintf("%d messages", len(x.msgs))), false)
 		x.e.StateChunk(x.net.now, d.Transfer, nil, true)
 	case DeliverState:

@@ -26,8 +26,8 @@ func (e *Engine) joining() bool {
 	return false
 }
 
-// onPeer takes a point-to-point message in. What was sent to this process in an earlier membership of the group is
-// dropped.
+// onPeer takes a point-to-point message, or a reply, in. What was sent to this process in an earlier membership of the
+// group is dropped.
 func (e *Engine) onPeer(m link.Message) bool {
 	view, n := binary.Uvarint(m.Data)
 	if n <= 0 {
@@ -46,10 +46,14 @@ func (e *Engine) onPeer(m link.Message) bool {
 		e.count.OldView++
 		return true
 	}
+	who := g.addressOf(m.From)
+	if m.Kind == link.Reply {
+		g.deliver(Delivery{Kind: DeliverReply, From: who, ViewID: g.view.ID, Data: m.Data[n:]})
+		return true
+	}
 	if g.peers > 0 && g.peers >= e.cfg.Limits.PeerQueue || g.loading != nil && g.noRoom() {
 		return false // the lane keeps it, and its sender finds no room in the end
 	}
-	who := g.addressOf(m.From)
 	d := Delivery{Kind: DeliverPeer, From: who, Sender: g.view.Rank(who), ViewID: g.view.ID, Data: m.Data[n:]}
 	g.deliver(d)
 	if canary.Enabled && e.cfg.Canary == canary.PeerTwice {
@@ -103,6 +107,7 @@ func (g *group) loaded() {
 	}
 	g.pieces = nil
 	g.loading, g.hasState = nil, true
+	g.e.kick = true // lanes may hold point-to-point messages that found no room behind the state
 	held := g.held
 	g.held, g.heldSize = nil, 0
 	for _, d := range held {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/khamsin-io/khamsin/dataplane/frame"
 	"github.com/khamsin-io/khamsin/dataplane/invariant"
+	"github.com/khamsin-io/khamsin/dataplane/wire"
 	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
 )
@@ -18,6 +19,7 @@ import (
 type Unit struct {
 	Frame frame.Frame
 	Flags uint8
+	size  int // bytes of its messages
 }
 
 // Packer is a member's queue of unnumbered packets.
@@ -47,6 +49,9 @@ func (p *Packer) Added() uint64 { return p.added }
 // Taken returns how many units were ever taken.
 func (p *Packer) Taken() uint64 { return p.taken }
 
+// room returns the largest payload of a packet that is begun now.
+func (p *Packer) room() int { return p.out.Packet() - wire.HeaderLen }
+
 // Append queues a message, copying it. False means no room: the limit is reached, or there are no frames. A message is
 // taken whole or not at all; one above the limit is taken when the queue is empty.
 func (p *Packer) Append(f core.Flavour, msg []byte) bool {
@@ -55,15 +60,16 @@ func (p *Packer) Append(f core.Flavour, msg []byte) bool {
 	}
 	var head [binary.MaxVarintLen64]byte
 	n := binary.PutUvarint(head[:], uint64(len(msg)))
-	if n+len(msg) > p.out.Room() {
+	if n+len(msg) > p.room() {
 		return p.fragment(f, head[:n], msg)
 	}
 	flags := pdu.Flags(f)
 	if last := len(p.units) - 1; last >= p.first {
 		u := &p.units[last]
-		if u.Flags == flags && int(u.Frame.Len)+n+len(msg) <= p.out.MTU() {
+		if u.Flags == flags && int(u.Frame.Len)+n+len(msg) <= p.out.Packet() {
 			u.Frame = p.out.Extend(p.out.Extend(u.Frame, head[:n]), msg)
 			p.bytes += len(msg)
+			u.size += len(msg)
 			return true
 		}
 	}
@@ -71,13 +77,13 @@ func (p *Packer) Append(f core.Flavour, msg []byte) bool {
 	if !ok {
 		return false
 	}
-	p.push(Unit{p.out.Extend(p.out.Extend(fr, head[:n]), msg), flags}, len(msg))
+	p.push(Unit{p.out.Extend(p.out.Extend(fr, head[:n]), msg), flags, len(msg)})
 	return true
 }
 
-func (p *Packer) push(u Unit, bytes int) {
+func (p *Packer) push(u Unit) {
 	p.units = append(p.units, u)
-	p.bytes += bytes
+	p.bytes += u.size
 	p.added++
 }
 
@@ -94,7 +100,7 @@ func (p *Packer) fragment(f core.Flavour, head, msg []byte) bool {
 			p.units, p.bytes, p.added = p.units[:mark], bytes, added
 			return false
 		}
-		room := p.out.Room()
+		room := p.room()
 		if first {
 			fr = p.out.Extend(fr, head)
 			room -= len(head)
@@ -105,7 +111,7 @@ func (p *Packer) fragment(f core.Flavour, head, msg []byte) bool {
 		if len(msg) > 0 {
 			flags |= pdu.FlagMore
 		}
-		p.push(Unit{fr, flags}, n)
+		p.push(Unit{fr, flags, n})
 		flags = pdu.Flags(f) | pdu.FlagFragment
 	}
 	return true
@@ -124,7 +130,7 @@ func (p *Packer) Take() Unit {
 	if p.first == len(p.units) {
 		p.units, p.first, p.bytes = p.units[:0], 0, 0
 	} else {
-		p.bytes -= min(p.bytes, int(u.Frame.Len)-(p.out.MTU()-p.out.Room()))
+		p.bytes -= u.size
 		p.compact()
 	}
 	return u

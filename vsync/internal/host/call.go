@@ -15,6 +15,7 @@ const (
 	callFunc  callKind = iota // fn
 	callCast                  // group, flavour, head, body
 	callPeer                  // group, to, head, body
+	callReply                 // likewise
 	callChunk                 // transfer, body, last
 )
 
@@ -54,8 +55,8 @@ func (c *call) run(h *Host, now clock.Time) {
 		c.fn(now)
 	case callCast:
 		c.result = c.group.submitOwned(now, c.flavour, c.head, c.body)
-	case callPeer:
-		c.result = c.group.submitToOwned(now, c.to, c.head, c.body)
+	case callPeer, callReply:
+		c.result = c.group.submitToOwned(now, c)
 	case callChunk:
 		c.result = h.engine.StateChunk(now, c.transfer, c.body, c.last)
 		if r := h.own.rooms[c.transfer]; c.result == engine.Full && r != nil {

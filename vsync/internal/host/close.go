@@ -107,6 +107,9 @@ func (h *Host) tearDown() {
 	for p, ok := h.rx.Pop(); ok; p, ok = h.rx.Pop() {
 		h.arena.Release(p.Frame)
 	}
+	if h.cfg.OnClose != nil {
+		h.cfg.OnClose()
+	}
 	h.doneErr = h.transport.Close() // an error when a frame was not released
 	h.journal.close()
 	close(h.done)

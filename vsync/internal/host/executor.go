@@ -133,9 +133,12 @@ func (x *executor) runInline(self uint64) {
 // drain handles deliveries until none is queued or the group has ended. The caller holds the turn.
 func (x *executor) drain() {
 	for d := x.queue.peek(); d != nil; d = x.queue.peek() {
-		if x.group.host.killed.Load() {
+		switch fault := x.group.fault.Load(); {
+		case x.group.host.killed.Load():
 			x.group.host.drop(d)
-		} else {
+		case fault != nil && d.Kind != engine.DeliverEnd:
+			x.skip(d, *fault)
+		default:
 			x.handle(d)
 		}
 		x.ended = d.Kind == engine.DeliverEnd
@@ -148,6 +151,20 @@ func (x *executor) drain() {
 		}
 	}
 	x.report()
+}
+
+// skip passes over a delivery of a group that this process gave up: it has no state to handle it with.
+func (x *executor) skip(d *engine.Delivery, fault error) {
+	switch d.Kind {
+	case engine.DeliverMessages, engine.DeliverWhole:
+		x.eaten.packets++
+		x.group.host.drop(d)
+	case engine.DeliverPeer:
+		x.eaten.messages++
+		x.eaten.bytes += len(d.Data)
+	case engine.DeliverMakeState: // those who wait for it must not wait for ever
+		_ = x.group.host.newStateWriter(x.ctx, x.group, d.Transfer).finish(fault)
+	}
 }
 
 // exit notes that the executor has ended; the last one of the group says that the group is over.

@@ -190,6 +190,12 @@ func (e *fakeEngine) StateChunk(_ clock.Time, transfer uint64, data []byte, last
 	return engine.Accepted
 }
 
+func (e *fakeEngine) SubmitReply(_ clock.Time, h engine.Handle, to core.Address, msg []byte) engine.Result {
+	defer e.enter().leave()
+	e.deliver(engine.Delivery{Kind: engine.DeliverReply, Group: h, From: to, Data: append([]byte(nil), msg...)})
+	return engine.Accepted
+}
+
 func (e *fakeEngine) StateAbort(_ clock.Time, transfer uint64) {
 	defer e.enter().leave()
 	e.aborted = append(e.aborted, transfer)
@@ -368,6 +374,8 @@ type fakeApp struct {
 	init func() error
 	ends atomic.Int64
 }
+
+func (a *fakeApp) Early(*engine.Delivery) {}
 
 func (a *fakeApp) Cast(ctx context.Context, _ *engine.Delivery, msg []byte) {
 	if a.cast != nil {

@@ -18,10 +18,13 @@ var (
 	ErrEnded      = errors.New("the system has ended")
 )
 
-// App is a group's application. Its methods run on the group's executors: Peer on one, all others on the other, each
-// one at a time and in delivery order. Slices are valid until the method returns, unless said otherwise. ctx ends with
-// the host and carries the mark by which calls from inside a handler are known.
+// App is a group's application. But for Early its methods run on the group's executors: Peer on one, all others on the
+// other, each one at a time and in delivery order. Slices are valid until the method returns, unless said otherwise.
+// ctx ends with the host and carries the mark by which calls from inside a handler are known.
 type App interface {
+	// Early gets each reply, whose Data is its own, and sees each view before that is queued, in the order in which the
+	// engine hands them up. It is called by the engine's owner: it must neither block nor call the host.
+	Early(d *engine.Delivery)
 	Cast(ctx context.Context, d *engine.Delivery, msg []byte)
 	Peer(ctx context.Context, from core.Address, msg []byte)
 	View(ctx context.Context, v *core.View)

@@ -33,6 +33,7 @@ import (
 	"github.com/khamsin-io/khamsin/dataplane/ring"
 	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/engine"
+	"github.com/khamsin-io/khamsin/vsync/internal/tuner"
 )
 
 // Engine is what the host needs of an engine; *engine.Engine in production. Its methods are called by the owner only.
@@ -47,6 +48,7 @@ type Engine interface {
 	Terminate(now clock.Time, h engine.Handle)
 	Submit(now clock.Time, h engine.Handle, f core.Flavour, msg []byte) engine.Result
 	SubmitTo(now clock.Time, h engine.Handle, to core.Address, msg []byte) engine.Result
+	SubmitReply(now clock.Time, h engine.Handle, to core.Address, msg []byte) engine.Result
 	Flush(now clock.Time, h engine.Handle, k int, token uint64)
 	StateChunk(now clock.Time, transfer uint64, data []byte, last bool) engine.Result
 	StateAbort(now clock.Time, transfer uint64)
@@ -107,8 +109,12 @@ type Config struct {
 	Queue     int                            // the engine's Limits.Queue: deliveries of a group that are not consumed
 	Message   int                            // the engine's Limits.Message: bytes of one message
 	Pinned    bool                           // the receiver owns its thread
+	Batch     int                            // packets taken from the transport at once; 0: as it advises
+	Tuner     *tuner.Config                  // where the autotuner starts; nil: it is off
 	CloseWait time.Duration                  // how long Close waits for the system, and again for handlers; default 5 s
 	OnPanic   func(group string, reason any) // a handler panicked; nil: log and crash
+	OnSuspect func(who core.Address)         // this process accused another; called by the owner, must not block
+	OnClose   func()                         // called when all else has ended, before the transport is closed
 }
 
 // Host runs one engine. All its methods may be called by any goroutine.
@@ -134,6 +140,8 @@ type Host struct {
 	receiver uint64      // number of the receiver's goroutine; the receiver's own
 	inline   []*executor // likewise
 	own      ownerState
+	tuning   autotuner
+	batch    atomic.Int64 // packets that the receiver takes from the transport at once
 	journal  *journal
 	calls    sync.Pool
 
@@ -172,6 +180,8 @@ type ownerState struct {
 	token     uint64
 	scratch   []byte
 	sendErr   int
+	sent      Tally
+	received  Tally
 }
 
 // Ownership states.
@@ -214,6 +224,11 @@ func New(cfg Config) (*Host, error) {
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.deadline.Store(int64(clock.Never))
 	h.journal = newJournal(cfg.Logger)
+	if cfg.Batch == 0 {
+		cfg.Batch = cfg.Transport.Caps().Batch
+	}
+	h.batch.Store(int64(min(max(1, cfg.Batch), rxSlots)))
+	h.startTuning(cfg.Tuner)
 	return h, nil
 }
 

@@ -22,6 +22,7 @@ type line struct {
 	event    engine.Event
 	hasEvent bool
 	text     string
+	tuned    string // a decision of the autotuner
 	group    string
 	channel  dataplane.Channel
 	err      error
@@ -66,6 +67,10 @@ func (j *journal) write(l line) {
 	}
 	if l.err != nil {
 		args = append(args, "error", l.err)
+	}
+	if l.tuned != "" {
+		j.logger.Info("autotune", "decision", l.tuned)
+		return
 	}
 	if !l.hasEvent {
 		j.logger.Error(l.text, args...)

@@ -20,7 +20,7 @@ func (h *Host) forward() {
 	for !h.stopping.Load() {
 		before := h.clock.Now()
 		spin := s.spin(-1)
-		n, err := h.transport.Receive(batch, dataplane.Wait{Spin: spin, Timeout: -1})
+		n, err := h.transport.Receive(batch[:h.batchNow()], dataplane.Wait{Spin: spin, Timeout: -1})
 		if err != nil {
 			h.receiveFailed(err)
 			return

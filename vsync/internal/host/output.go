@@ -13,6 +13,7 @@ import (
 // send hands packets to the transport, behind those that it did not take before. What it does not take now waits in
 // unsent, which the arena bounds: every packet holds a frame.
 func (h *Host) send(now clock.Time, packets []dataplane.Packet) {
+	h.own.sent.count(h, packets)
 	if len(h.own.unsent) > 0 {
 		h.own.unsent = append(h.own.unsent, packets...)
 		rest := h.transmit(h.own.unsent)
@@ -66,8 +67,13 @@ func (h *Host) deliver(deliveries []engine.Delivery) {
 			h.drop(d)
 		case d.Kind == engine.DeliverPeer:
 			h.enqueue(g.peers, d)
+		case d.Kind == engine.DeliverReply:
+			g.app.Early(d)
 		case d.Kind == engine.DeliverEnd:
 			g.end(d.Err)
+		case d.Kind == engine.DeliverView:
+			g.app.Early(d)
+			h.enqueue(g.casts, d)
 		default:
 			h.enqueue(g.casts, d)
 		}
@@ -143,6 +149,10 @@ func (h *Host) onEvent(e *engine.Event) {
 	case engine.EventStateRoom:
 		if r := h.own.rooms[e.Token]; r != nil {
 			r.open()
+		}
+	case engine.EventSuspect:
+		if h.cfg.OnSuspect != nil {
+			h.cfg.OnSuspect(e.Peer)
 		}
 	case engine.EventOver:
 		h.setOver(e.Err)

@@ -16,10 +16,11 @@ func (h *Host) label(role string) {
 	pprof.SetGoroutineLabels(pprof.WithLabels(context.Background(), pprof.Labels("khamsin", role)))
 }
 
-// receiveBatch returns a batch of the transport's size.
-func (h *Host) receiveBatch() []dataplane.Packet {
-	return make([]dataplane.Packet, min(max(1, h.transport.Caps().Batch), rxSlots))
-}
+// receiveBatch returns a batch of the largest size. The receiver uses the first batchNow packets of it.
+func (h *Host) receiveBatch() []dataplane.Packet { return make([]dataplane.Packet, rxSlots) }
+
+// batchNow returns how many packets the receiver takes from the transport at once.
+func (h *Host) batchNow() int { return int(h.batch.Load()) }
 
 // receive is the receiver of the Combining model: it takes packets from the transport and runs the turns for them, and
 // those that are due by time.
@@ -40,7 +41,7 @@ func (h *Host) receive() {
 			timeout = h.runDue()
 		}
 		spin := s.spin(timeout)
-		n, err := h.transport.Receive(batch, dataplane.Wait{Spin: spin, Timeout: timeout})
+		n, err := h.transport.Receive(batch[:h.batchNow()], dataplane.Wait{Spin: spin, Timeout: timeout})
 		h.sleepUntil.Store(0)
 		if err != nil {
 			h.receiveFailed(err)
@@ -103,6 +104,7 @@ func (h *Host) turn(packets []dataplane.Packet) {
 	h.own.receiving = true
 	now := h.begin()
 	if len(packets) > 0 {
+		h.own.received.count(h, packets)
 		h.engine.Receive(now, packets)
 	}
 	woke := h.end(now)

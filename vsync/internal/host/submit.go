@@ -8,11 +8,14 @@ import (
 	"github.com/khamsin-io/khamsin/vsync/internal/engine"
 )
 
+// headMax is the greatest length of a Head.
+const headMax = 7
+
 // Head is what stands in front of a message's body: Bytes[:Len]. It travels by value, so that sending allocates
 // nothing.
 type Head struct {
 	Len   uint8
-	Bytes [7]byte
+	Bytes [headMax]byte
 }
 
 // Submit multicasts head followed by body to the group. It waits while the group has no room, until ctx ends; inside a
@@ -39,8 +42,20 @@ func (g *Group) Submit(ctx context.Context, f core.Flavour, head Head, body []by
 
 // SubmitTo sends head followed by body to one member. It waits as Submit does.
 func (g *Group) SubmitTo(ctx context.Context, to core.Address, head Head, body []byte) error {
+	return g.toOne(ctx, callPeer, to, head, body)
+}
+
+// Answer sends head followed by body to one member on a lane that handlers do not hold up: the other side gets it by
+// Early. So it waits for room inside a handler too. Only handlers that may run on the receiver's goroutine get
+// ErrWouldBlock.
+func (g *Group) Answer(ctx context.Context, to core.Address, head Head, body []byte) error {
+	return g.toOne(ctx, callReply, to, head, body)
+}
+
+// toOne tries until the message is taken or the caller must not wait any more.
+func (g *Group) toOne(ctx context.Context, k callKind, to core.Address, head Head, body []byte) error {
 	for {
-		switch g.peer(to, head, body) {
+		switch g.peer(k, to, head, body) {
 		case engine.Accepted:
 			return nil
 		case engine.TooLarge:
@@ -48,7 +63,10 @@ func (g *Group) SubmitTo(ctx context.Context, to core.Address, head Head, body [
 		case engine.NotMember:
 			return g.notMember()
 		}
-		if err := g.waitRoom(ctx, &g.peerRoom); err != nil {
+		if (k == callPeer || g.inlined) && g.inside(ctx) {
+			return ErrWouldBlock
+		}
+		if err := g.peerRoom.wait(ctx, g.ending); err != nil {
 			return err
 		}
 	}
@@ -120,7 +138,7 @@ func (g *Group) stage(f core.Flavour, head Head, body []byte) engine.Result {
 }
 
 // peer tries once to send a message to one member.
-func (g *Group) peer(to core.Address, head Head, body []byte) engine.Result {
+func (g *Group) peer(k callKind, to core.Address, head Head, body []byte) engine.Result {
 	if g.life.Load() != groupActive {
 		return engine.NotMember
 	}
@@ -128,7 +146,7 @@ func (g *Group) peer(to core.Address, head Head, body []byte) engine.Result {
 		return engine.Full
 	}
 	c := g.host.newCall()
-	c.kind, c.group, c.to, c.head, c.body = callPeer, g, to, head, body
+	c.kind, c.group, c.to, c.head, c.body = k, g, to, head, body
 	return g.host.doResult(c)
 }
 
@@ -159,11 +177,15 @@ func (g *Group) submitOwned(now clock.Time, f core.Flavour, head Head, body []by
 }
 
 // submitToOwned passes the engine one point-to-point message. Owner only.
-func (g *Group) submitToOwned(now clock.Time, to core.Address, head Head, body []byte) engine.Result {
+func (g *Group) submitToOwned(now clock.Time, c *call) engine.Result {
 	if g.life.Load() != groupActive {
 		return engine.NotMember
 	}
-	r := g.host.engine.SubmitTo(now, g.handle, to, g.host.join(head, body))
+	submit := g.host.engine.SubmitTo
+	if c.kind == callReply {
+		submit = g.host.engine.SubmitReply
+	}
+	r := submit(now, g.handle, c.to, g.host.join(c.head, c.body))
 	if r == engine.Full {
 		g.peerRoom.close()
 	}

@@ -44,6 +44,7 @@ func (h *Host) enter() (clock.Time, bool) {
 func (h *Host) takeIn(now clock.Time) {
 	if h.rx.Len() > 0 {
 		n := h.rx.PopN(h.own.batch)
+		h.own.received.count(h, h.own.batch[:n])
 		h.engine.Receive(now, h.own.batch[:n])
 		clear(h.own.batch[:n])
 	}
@@ -75,6 +76,9 @@ func (h *Host) execute(now clock.Time, c *command) {
 func (h *Host) end(now clock.Time) (woke bool) {
 	if now >= h.engine.Deadline() {
 		h.engine.Tick(now)
+	}
+	if now >= h.tuning.due {
+		h.tune(now)
 	}
 	woke = h.carryOut(now)
 	h.publishDeadline(now)

@@ -28,6 +28,7 @@ const (
 	Control Kind = iota // control messages
 	Peer                // point-to-point messages of one group
 	State               // state transfer of one group
+	Reply               // replies to queries in one group: never held up by handlers
 	kinds
 )
 
@@ -66,6 +67,7 @@ type Config struct {
 	Incarnation uint64
 	Retry       time.Duration // first retransmission
 	Ack         time.Duration // longest wait before an acknowledgement
+	Message     int           // bytes of one message; zero means messageMax
 }
 
 type laneID struct {
@@ -96,10 +98,12 @@ type lane struct {
 	receivedTo core.Seq
 	ahead      map[core.Seq]frame.Frame
 	partial    []byte
+	overlong   bool     // the message being put together is above the limit: what is left of it is dropped
 	refused    *Message // whole, and not taken by the handler
 	ackAt      clock.Time
 	ackOwed    int
 	active     bool // listed in Links.active
+	starved    bool // listed in Links.starved
 }
 
 // Links is all lanes of one process.
@@ -111,12 +115,16 @@ type Links struct {
 	dead    map[uint64]bool // incarnations whose lanes were closed
 	active  []*lane         // lanes with a deadline
 	refused []*lane         // lanes with a refused message
+	starved []*lane         // lanes that found no frame to send with, the first to find none first
 	closed  bool            // nothing is sent or taken any more
 	Count   Counters
 }
 
 // New returns the lanes of a process, none open.
 func New(cfg Config, out *pdu.Outbox, to Handler) *Links {
+	if cfg.Message == 0 {
+		cfg.Message = messageMax
+	}
 	return &Links{cfg: cfg, out: out, to: to, peers: map[uint64]*peer{}, dead: map[uint64]bool{}}
 }
 
@@ -237,6 +245,10 @@ func (l *Links) pump(now clock.Time, x *lane) {
 		n := min(len(msg)-x.cut, l.out.Room())
 		more := x.cut+n < len(msg)
 		if !l.transmit(x, msg[x.cut:x.cut+n], more) {
+			if !x.starved {
+				x.starved = true
+				l.starved = append(l.starved, x)
+			}
 			break
 		}
 		x.cut += n
@@ -310,6 +322,7 @@ func (l *Links) OnAck(now clock.Time, h *wire.Header) {
 		x.retryAt = now.Add(l.cfg.Retry)
 	}
 	l.pump(now, x)
+	l.feed(now)
 }
 
 // OnPacket takes a packet of a lane in, and the frame's reference with it. Whole messages go to the handler.
@@ -389,16 +402,22 @@ func (l *Links) take(now clock.Time, x *lane, f frame.Frame) {
 		l.out.Arena().Tx().Release(f)
 		return
 	}
-	if len(x.partial)+len(b) > messageMax {
+	b = b[wire.HeaderLen:]
+	switch {
+	case x.overlong:
+	case len(x.partial)+len(b) > l.cfg.Message:
 		l.Count.Malformed++
-		x.partial = nil
-	} else {
-		x.partial = append(x.partial, b[wire.HeaderLen:]...)
+		x.partial, x.overlong = nil, true
+	default:
+		x.partial = append(x.partial, b...)
 	}
 	l.out.Arena().Tx().Release(f)
-	if h.Flags&flagMore == 0 {
-		msg := x.partial
-		x.partial = nil
+	if h.Flags&flagMore != 0 {
+		return
+	}
+	msg, overlong := x.partial, x.overlong
+	x.partial, x.overlong = nil, false
+	if !overlong {
 		m := Message{x.id.peer, x.id.kind, x.id.group, msg}
 		if !l.to.OnMessage(now, m) {
 			x.refused = &m
@@ -455,7 +474,9 @@ func (l *Links) retry(now clock.Time, x *lane) {
 		l.out.Unicast(f, x.ep)
 	}
 	x.retryAt = now.Add(l.cfg.Retry << min(x.tries, backoffMax))
-	x.tries++
+	if len(x.unacked) > 0 { // else the peer is not to blame: there was no frame to send with
+		x.tries++
+	}
 	x.retryAt = max(x.retryAt, now+1)
 	l.pump(now, x)
 	if len(x.unacked) == 0 && len(x.queue) == 0 {

@@ -46,6 +46,7 @@ type Command struct {
 	Group      string       // opJoin, opLeave, opTerminate, opGather, opKeep
 	Create     bool         // opJoin: refuse when the group exists
 	Signature  uint64       // opJoin
+	Handlers   string       // opJoin: what Signature is the hash of, for a person to read
 	SafeCopies int          // opJoin
 	// opKeep: the proposal; opLeave: every state that this member had to make, up to this view, was received
 	Through  core.ViewID
@@ -68,6 +69,7 @@ func (c *Command) Encode() []byte {
 		w.String(c.Group)
 		w.Bool(c.Create)
 		w.Uint(c.Signature)
+		w.String(c.Handlers)
 		w.Uint(uint64(c.SafeCopies + 1))
 		w.Uint(uint64(c.Through))
 	case opKeep:
@@ -88,7 +90,8 @@ func DecodeCommand(b []byte) (*Command, error) {
 	case opAdd, opRemove:
 		c.Who, c.Eligible, c.Orderly, c.Reason = r.Address(), r.Bool(), r.Bool(), r.String()
 	case opJoin, opLeave, opTerminate, opGather:
-		c.Group, c.Create, c.Signature, c.SafeCopies = r.String(), r.Bool(), r.Uint(), int(r.Uint())-1
+		c.Group, c.Create, c.Signature, c.Handlers = r.String(), r.Bool(), r.Uint(), r.String()
+		c.SafeCopies = int(r.Uint()) - 1
 		c.Through = core.ViewID(r.Uint())
 	case opKeep:
 		c.Group, c.Who, c.Through = r.String(), r.Address(), core.ViewID(r.Uint())

@@ -174,10 +174,14 @@ var errUnwanted = errors.New("member: raft message not wanted now") // immutable
 
 // Step takes a message of another ORACLE member in. With loyal set, nobody gets this replica's vote for an election
 // that the leader did not ask for itself. It tells whether the message is one of the present leader.
-func (c *Consensus) Step(data []byte, loyal bool) (led bool, err error) {
+func (c *Consensus) Step(from uint64, data []byte, loyal bool) (led bool, err error) {
 	m := new(raftpb.Message)
 	if err := proto.Unmarshal(data, m); err != nil {
 		return false, fmt.Errorf("member: raft message: %w", err)
+	}
+	if m.GetFrom() != from || m.GetTo() != c.id {
+		return false, fmt.Errorf("member: raft message from %x to %x, sent by %x to %x", m.GetFrom(), m.GetTo(), from,
+			c.id)
 	}
 	if loyal && m.GetType() == raftpb.MsgPreVote {
 		return false, errUnwanted

@@ -50,7 +50,8 @@ type Hooks interface {
 	Attached(now clock.Time, system uint32)
 	Proposed(now clock.Time, p *pdu.Propose)
 	Decided(now clock.Time, d *pdu.Decision)
-	Refused(now clock.Time, group string, why Refusal)
+	// handlers is what the members have, when why is RefusedSignature
+	Refused(now clock.Time, group string, why Refusal, handlers string)
 	Watch(now clock.Time, w *pdu.Watch)
 	Gone(now clock.Time, a core.Address)
 	OracleChanged(text string)
@@ -316,7 +317,7 @@ func (m *Machine) handle(now clock.Time, t pdu.Type, msg pdu.Message) {
 	case *pdu.Done:
 		m.onDone(now, v)
 	case *pdu.Refuse:
-		m.hooks.Refused(now, v.Name, Refusal(v.Reason))
+		m.hooks.Refused(now, v.Name, Refusal(v.Reason), v.Handlers)
 	case *pdu.Watch:
 		m.hooks.Watch(now, v)
 	case *pdu.Propose:
@@ -376,6 +377,9 @@ func (m *Machine) tell(now clock.Time, to core.Address, t pdu.Type, msg pdu.Mess
 
 // Deadline returns when Tick has something to do.
 func (m *Machine) Deadline() clock.Time {
+	if m.state == over {
+		return clock.Never
+	}
 	t := min(m.beaconAt, m.foundAt, m.giveUpAt, m.retryAt, m.lingerAt, m.departBy)
 	t = min(t, m.lead.beatAt, m.lead.electAt, m.lead.welcomeAt, m.lead.recallAt)
 	for _, g := range m.lead.gather {

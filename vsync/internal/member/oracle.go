@@ -100,7 +100,7 @@ func (m *Machine) onConsensus(now clock.Time, from uint64, data []byte) {
 	}
 	m.lead.heard[from] = now
 	// Refused: not wanted, from a member that is none any more, or malformed.
-	led, err := m.cons.Step(data, m.loyal(now))
+	led, err := m.cons.Step(from, data, m.loyal(now))
 	if err != nil || !led {
 		return
 	}
@@ -240,7 +240,9 @@ func (m *Machine) effect(now clock.Time, e *Effect, leading bool) {
 	case EffectAdded:
 		m.tell(now, e.Who, pdu.TypeWelcome, m.welcome())
 	case EffectRefused:
-		m.tell(now, e.Who, pdu.TypeRefuse, &pdu.Refuse{Name: e.Group, Reason: uint8(e.Refusal)})
+		m.tell(now, e.Who, pdu.TypeRefuse, &pdu.Refuse{
+			Name: e.Group, Reason: uint8(e.Refusal), Handlers: e.Handlers,
+		})
 	case EffectPropose:
 		m.tell(now, e.Propose.Coordinator, pdu.TypePropose, e.Propose)
 	case EffectDecided:

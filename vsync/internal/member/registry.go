@@ -12,7 +12,8 @@ import (
 const (
 	groupsMax    = 1 << 20
 	groupNameMax = 64 << 10
-	removedMax   = 4096 // removed processes remembered
+	HandlersMax  = 32 << 10 // bytes of Command.Handlers
+	removedMax   = 4096     // removed processes remembered
 )
 
 // process is one live process of the system.
@@ -35,6 +36,7 @@ type group struct {
 	lid        uint32
 	channel    dataplane.Channel
 	signature  uint64
+	handlers   string // of the first member: what a refused process is told
 	safeCopies int
 	lastView   core.ViewID   // highest number used, by a view or a proposal
 	current    *pdu.Decision // newest committed view; nil while the group has no members
@@ -92,6 +94,7 @@ type Effect struct {
 	Reason   string
 	Group    string
 	Refusal  Refusal
+	Handlers string // of the group's members, when they differ from Who's
 	Number   uint64
 	Propose  *pdu.Propose
 	Decision *pdu.Decision
@@ -139,8 +142,11 @@ func (r *Registry) Apply(c *Command) []Effect {
 			return nil
 		case p != nil && c.Number <= p.lastDone:
 			if c.Number == p.lastDone && p.answer != (answer{}) {
-				out = append(out, Effect{Kind: EffectRefused, Who: c.By, Group: p.answer.group,
-					Refusal: p.answer.refusal})
+				e := Effect{Kind: EffectRefused, Who: c.By, Group: p.answer.group, Refusal: p.answer.refusal}
+				if g := r.byName[e.Group]; g != nil && e.Refusal == RefusedSignature {
+					e.Handlers = g.handlers
+				}
+				out = append(out, e)
 			}
 			return append(out, Effect{Kind: EffectDone, Who: c.By, Number: c.Number})
 		}
@@ -231,7 +237,7 @@ func (r *Registry) join(c *Command) []Effect {
 	}
 	g := r.byName[c.Group]
 	if g == nil {
-		if len(r.groups) >= groupsMax || len(c.Group) > groupNameMax {
+		if len(r.groups) >= groupsMax || len(c.Group) > groupNameMax || len(c.Handlers) > HandlersMax {
 			return refuse(RefusedFull)
 		}
 		g = r.create(c)
@@ -245,10 +251,12 @@ func (r *Registry) join(c *Command) []Effect {
 	case live && c.Create:
 		return refuse(RefusedExists)
 	case live && g.signature != c.Signature:
-		return refuse(RefusedSignature)
+		return []Effect{{
+			Kind: EffectRefused, Who: c.By, Group: c.Group, Refusal: RefusedSignature, Handlers: g.handlers,
+		}}
 	}
 	if !live {
-		g.signature, g.safeCopies = c.Signature, c.SafeCopies
+		g.signature, g.handlers, g.safeCopies = c.Signature, c.Handlers, c.SafeCopies
 	}
 	g.joining = append(slices.Clone(g.joining), c.By)
 	if g.pending != nil || g.gathering {

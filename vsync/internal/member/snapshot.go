@@ -37,6 +37,7 @@ func (g *group) encode(w *pdu.Writer) {
 	w.Uint(uint64(g.lid))
 	w.Uint(uint64(g.channel))
 	w.Uint(g.signature)
+	w.String(g.handlers)
 	w.Uint(uint64(g.safeCopies + 1))
 	w.Uint(uint64(g.lastView))
 	w.Addresses(g.joining)
@@ -85,8 +86,8 @@ func DecodeRegistry(b []byte) (*Registry, error) {
 func decodeGroup(rd *pdu.Reader) *group {
 	g := &group{
 		name: rd.String(), lid: uint32(rd.Uint()), channel: dataplane.Channel(rd.Uint()), signature: rd.Uint(),
-		safeCopies: int(rd.Uint()) - 1, lastView: core.ViewID(rd.Uint()), joining: rd.Addresses(),
-		leaving: rd.Addresses(),
+		handlers: rd.String(), safeCopies: int(rd.Uint()) - 1, lastView: core.ViewID(rd.Uint()),
+		joining: rd.Addresses(), leaving: rd.Addresses(),
 	}
 	for range rd.Count(core.AddressLen) {
 		g.debts = append(g.debts, debt{rd.Address(), core.ViewID(rd.Uint())})

@@ -146,11 +146,12 @@ func (m *Report) Decode(r *Reader) {
 		at := h.ReceivedTo
 		for j := range h.Islands {
 			first := at + core.Seq(r.Uint())
-			at = first + core.Seq(r.Uint())
-			h.Islands[j] = Island{first, at}
-			if first <= h.ReceivedTo || at < first {
+			last := first + core.Seq(r.Uint())
+			if first <= at || last < first {
 				r.fail()
 			}
+			h.Islands[j] = Island{first, last}
+			at = last
 		}
 	}
 	m.HasState, m.Source = r.Bool(), r.Address()
@@ -264,18 +265,20 @@ func (m *Watch) Decode(r *Reader) {
 
 // Refuse tells a process that its join failed.
 type Refuse struct {
-	Name   string
-	Reason uint8 // a member.Refusal
+	Name     string
+	Reason   uint8  // a member.Refusal
+	Handlers string // of the group's members, when the joiner's differ
 }
 
 // Append encodes m.
 func (m *Refuse) Append(w *Writer) {
 	w.String(m.Name)
 	w.Byte(m.Reason)
+	w.String(m.Handlers)
 }
 
 // Decode reads what Append wrote.
-func (m *Refuse) Decode(r *Reader) { m.Name, m.Reason = r.String(), r.Byte() }
+func (m *Refuse) Decode(r *Reader) { m.Name, m.Reason, m.Handlers = r.String(), r.Byte(), r.String() }
 
 // Poison tells a process that it was removed from the system.
 type Poison struct {

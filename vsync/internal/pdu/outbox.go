@@ -15,12 +15,15 @@ type Outbox struct {
 	System  uint32 // stamped on every packet made
 	Starved uint64 // frames that were wanted while the pool was empty
 
-	arena *frame.Arena
-	mtu   int
+	arena  *frame.Arena
+	mtu    int
+	packet int // longest packet of a stream, at most mtu
 }
 
 // NewOutbox returns an outbox that takes its frames from the arena's Tx pool and makes packets of at most mtu bytes.
-func NewOutbox(arena *frame.Arena, mtu int) *Outbox { return &Outbox{arena: arena, mtu: mtu} }
+func NewOutbox(arena *frame.Arena, mtu int) *Outbox {
+	return &Outbox{arena: arena, mtu: mtu, packet: mtu}
+}
 
 // Arena returns the arena of the frames.
 func (o *Outbox) Arena() *frame.Arena { return o.arena }
@@ -30,6 +33,15 @@ func (o *Outbox) MTU() int { return o.mtu }
 
 // Room returns the largest payload in bytes.
 func (o *Outbox) Room() int { return o.mtu - wire.HeaderLen }
+
+// Packet returns the longest packet of a stream in bytes, header included: MTU, unless SetPacket made it shorter.
+func (o *Outbox) Packet() int { return o.packet }
+
+// SetPacket makes packets of streams that are begun from now on at most so long. Other packets may still be of MTU.
+func (o *Outbox) SetPacket(bytes int) { o.packet = max(packetMin, min(bytes, o.mtu)) }
+
+// packetMin leaves room for a header and some payload.
+const packetMin = 2 * wire.HeaderLen
 
 // Alloc returns a fresh frame of header length, to which payload is added with Extend. The caller owns it. False means
 // that the pool is empty.

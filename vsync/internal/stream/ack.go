@@ -110,7 +110,7 @@ func (s *Stream) emitAck(h *wire.Header, payload []byte, everyone bool, owner in
 // OnAck takes an acknowledgement in. It returns true when my own stream's stability or room grew.
 func (s *Stream) OnAck(now clock.Time, h *wire.Header, payload []byte) bool {
 	m := core.Rank(h.Rank)
-	if int(m) >= len(s.in) || m == s.cfg.Self || s.frozen {
+	if h.Rank >= uint32(len(s.in)) || m == s.cfg.Self || s.frozen {
 		return false
 	}
 	s.Count.AcksReceived++
@@ -220,7 +220,7 @@ func (s *Stream) syncHeader() *wire.Header {
 // OnSync takes an owner's Sync in.
 func (s *Stream) OnSync(now clock.Time, h *wire.Header) {
 	r := int(h.Rank)
-	if r >= len(s.in) || r == int(s.cfg.Self) || uint64(h.Aux) > h.Seq || s.frozen {
+	if h.Rank >= uint32(len(s.in)) || r == int(s.cfg.Self) || uint64(h.Aux) > h.Seq || s.frozen {
 		return
 	}
 	in := &s.in[r]

@@ -76,6 +76,9 @@ func (s *Stream) Tick(now clock.Time) {
 // asked for.
 func (s *Stream) Ask(r core.Rank, q core.Seq, holder dataplane.Endpoint) int {
 	in := &s.in[r]
+	if s.frozen { // a sender may have numbered more than the window allowed it to send; frames are the limit
+		in.wantedTo = max(in.wantedTo, min(q, in.receivedTo+core.Seq(s.out.Arena().Rx().Cap())))
+	}
 	b := binary.AppendUvarint(s.scratch[:0], uint64(r))
 	end, asked, ranges := core.Seq(0), 0, 0
 	for a := in.receivedTo + 1; a <= q && asked < nakPackets && ranges < nakRanges; a++ {
@@ -107,7 +110,7 @@ func (s *Stream) Ask(r core.Rank, q core.Seq, holder dataplane.Endpoint) int {
 // OnNak sends again what a member misses and is held here, by unicast.
 func (s *Stream) OnNak(h *wire.Header, payload []byte) {
 	m := int(h.Rank)
-	if m >= len(s.in) || m == int(s.cfg.Self) {
+	if h.Rank >= uint32(len(s.in)) || m == int(s.cfg.Self) {
 		return
 	}
 	s.Count.NaksGot++

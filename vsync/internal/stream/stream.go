@@ -55,6 +55,7 @@ type inbound struct {
 	deliveredTo core.Seq // handed to the application
 	stableTo    core.Seq // as the owner said
 	knownTo     core.Seq // highest number heard of
+	wantedTo    core.Seq // asked for up to here: taken in though it is beyond what the window allows
 	nakAt       clock.Time
 	nakTries    int
 	inGaps      bool     // listed in Stream.gaps
@@ -93,6 +94,7 @@ type Stream struct {
 	syncAt    clock.Time
 	syncTries int
 	frozen    bool
+	limit     core.Seq // of my unstable packets: the window, unless SetLimit made it smaller
 
 	watchers []Observer
 	scratch  []byte
@@ -109,7 +111,7 @@ func New(cfg Config, out *pdu.Outbox) *Stream {
 	n := len(cfg.Peers)
 	s := &Stream{
 		cfg: cfg, out: out, in: make([]inbound, n), acks: make([]acked, n), ackAt: clock.Never, syncAt: clock.Never,
-		window: core.Seq(min(cfg.Window, windowFirst)),
+		window: core.Seq(min(cfg.Window, windowFirst)), limit: core.Seq(cfg.Window),
 	}
 	for r := range s.in {
 		s.in[r].nakAt = clock.Never
@@ -159,9 +161,14 @@ func (s *Stream) Dump() string {
 		s.stableTo, s.takenTo, s.frozen, s.acks)
 }
 
+// SetLimit makes the window of my own packets smaller than the view's, or opens it again up to that. What the others
+// expect of me does not change.
+func (s *Stream) SetLimit(packets int) { s.limit = core.Seq(max(1, min(packets, s.cfg.Window))) }
+
 // Open tells whether the windows allow another packet to be numbered now.
 func (s *Stream) Open() bool {
-	return !s.frozen && s.numberedTo-s.stableTo < s.window && s.numberedTo-s.takenTo < RoomFactor*s.window
+	open := min(s.window, s.limit)
+	return !s.frozen && s.numberedTo-s.stableTo < open && s.numberedTo-s.takenTo < RoomFactor*open
 }
 
 // Number gives the next number of my stream to a frame made by the outbox (header room and payload), seals it, and
@@ -245,7 +252,7 @@ type Advance struct {
 // OnData takes a data packet in, and the frame's reference with it. The frame covers the whole packet.
 func (s *Stream) OnData(now clock.Time, h *wire.Header, f frame.Frame) Advance {
 	r, q := core.Rank(h.Rank), core.Seq(h.Seq)
-	if int(r) >= len(s.in) || r == s.cfg.Self || q == 0 || uint64(h.Aux) > h.Seq {
+	if h.Rank >= uint32(len(s.in)) || r == s.cfg.Self || q == 0 || uint64(h.Aux) > h.Seq {
 		s.refuse(f, &s.Count.Malformed, r == s.cfg.Self)
 		return Advance{}
 	}
@@ -260,7 +267,7 @@ func (s *Stream) OnData(now clock.Time, h *wire.Header, f frame.Frame) Advance {
 		s.owe(now, int(r), 0)
 		return Advance{}
 	}
-	if q > in.receivedTo+core.Seq(4*s.cfg.Window) {
+	if q > max(in.receivedTo+core.Seq(4*s.cfg.Window), in.wantedTo) {
 		s.refuse(f, &s.Count.Ahead, false)
 		return Advance{}
 	}

@@ -125,7 +125,7 @@ func (m *member) declare() error {
 		m.group.OnMakeState(func(_ context.Context, _ *vsync.View, w *vsync.StateWriter) error {
 			m.mu.Lock()
 			defer m.mu.Unlock()
-			return m.stock.save(w.Put)
+			return m.stock.save(w.PutBytes)
 		}),
 		m.group.OnLoadState(func(piece []byte) error {
 			m.pieces.Write(piece)

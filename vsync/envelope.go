@@ -1,0 +1,149 @@
+package vsync
+
+import (
+	"encoding/binary"
+	"sync"
+
+	"github.com/khamsin-io/khamsin/vsync/internal/host"
+)
+
+// An envelope is what stands around the arguments of a message:
+//
+//	+-----------------------+--------+-----------------+---------------+---------------------+
+//	| code and flags        | more   | list of members | call          | body                |
+//	| 1 to 6 bytes, uvarint | 1 byte | if moreListed   | if flagQuery  | values, or payload  |
+//	+-----------------------+--------+-----------------+---------------+---------------------+
+//
+// The first number is the code as a zigzag number, times 8, plus the flags; codes from 0 to 7 take one byte. More is
+// there with flagMore. Everything behind it may be compressed as a whole. The list is a count and the incarnations of
+// the members that the message is for. The call is the number under which its sender expects replies.
+const (
+	flagTyped = 1 << iota // the body is values in the form of package codec; without it the caller's own bytes
+	flagQuery             // the sender waits for replies
+	flagMore              // more flags follow
+	flagBits  = 3
+)
+
+const (
+	moreListed     = 1 << iota // for some members only
+	moreCompressed             // what follows is compressed
+	moreAll        = moreListed | moreCompressed
+)
+
+// incarnationLen is the length of a member in a list.
+const incarnationLen = 8
+
+// headOf returns the head of a message.
+func headOf(c Code, flags, more uint8) host.Head {
+	var h host.Head
+	if more != 0 {
+		flags |= flagMore
+	}
+	zigzag := uint64(uint32(c)<<1) ^ uint64(uint32(c>>31))
+	n := binary.PutUvarint(h.Bytes[:], zigzag<<flagBits|uint64(flags))
+	if more != 0 {
+		h.Bytes[n] = more
+		n++
+	}
+	h.Len = uint8(n)
+	return h
+}
+
+// envelope is a message taken apart. Its slices alias the message.
+type envelope struct {
+	code  Code
+	flags uint8
+	more  uint8
+	list  []byte // incarnations
+	call  uint64
+	body  []byte
+}
+
+// open takes a message apart. It returns false when the message is malformed. A message that was compressed takes new
+// memory, at most limit bytes.
+func (e *envelope) open(b []byte, limit int) bool {
+	v, n := binary.Uvarint(b)
+	if n <= 0 || v>>flagBits > 1<<32-1 {
+		return false
+	}
+	zigzag := uint32(v >> flagBits)
+	e.code = Code(zigzag>>1) ^ -Code(zigzag&1)
+	e.flags, e.more, e.list, e.call = uint8(v)&(1<<flagBits-1), 0, nil, 0
+	b = b[n:]
+	if e.flags&flagMore != 0 {
+		if len(b) == 0 || b[0] == 0 || b[0]&^moreAll != 0 {
+			return false
+		}
+		e.more, b = b[0], b[1:]
+	}
+	if e.more&moreCompressed != 0 {
+		if b = inflate(b, limit); b == nil {
+			return false
+		}
+	}
+	return e.openRest(b)
+}
+
+func (e *envelope) openRest(b []byte) bool {
+	if e.more&moreListed != 0 {
+		count, n := binary.Uvarint(b)
+		if n <= 0 || count > uint64(len(b)-n)/incarnationLen {
+			return false
+		}
+		end := n + int(count)*incarnationLen
+		e.list, b = b[n:end], b[end:]
+	}
+	if e.flags&flagQuery != 0 {
+		call, n := binary.Uvarint(b)
+		if n <= 0 {
+			return false
+		}
+		e.call, b = call, b[n:]
+	}
+	e.body = b
+	return true
+}
+
+// names tells whether the list holds an incarnation.
+func (e *envelope) names(incarnation uint64) bool {
+	for b := e.list; len(b) >= incarnationLen; b = b[incarnationLen:] {
+		if binary.LittleEndian.Uint64(b) == incarnation {
+			return true
+		}
+	}
+	return false
+}
+
+// appendList appends the list of members that a message is for.
+func appendList(b []byte, to []Address) []byte {
+	b = binary.AppendUvarint(b, uint64(len(to)))
+	for i := range to {
+		b = binary.LittleEndian.AppendUint64(b, to[i].Incarnation)
+	}
+	return b
+}
+
+// buffer is memory in which a message is put together.
+type buffer struct {
+	b    []byte
+	pool *sync.Pool
+}
+
+// bufferMax bounds the memory that an idle buffer keeps.
+const bufferMax = 64 << 10
+
+// newBuffer returns an empty buffer.
+func (s *System) newBuffer() *buffer {
+	if b, ok := s.buffers.Get().(*buffer); ok {
+		return b
+	}
+	return &buffer{pool: &s.buffers}
+}
+
+// free gives the buffer back. Nobody may use what is in it any more.
+func (b *buffer) free() {
+	if cap(b.b) <= bufferMax {
+		b.b = b.b[:0]
+		b.pool.Put(b)
+	}
+}

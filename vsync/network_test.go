@@ -148,9 +148,13 @@ func TestNetworkSettings(t *testing.T) {
 		"ISIS_TCP_DIRECT=true":                    nil,
 		"ISIS_TCP_ONLY=1 ISIS_UNICAST_ONLY=1":     nil,
 		"ISIS_TCP_ONLY=maybe":                     nil,
-		"ISIS_HOSTS=a,10.0.0.1:7,,b":              func(n Network) bool { return slices.Equal(n.Hosts, []string{"a", "10.0.0.1:7", "b"}) },
-		"ISIS_HOSTS=a/b":                          nil,
-		"ISIS_MCRANGE_LOW=7 ISIS_MCRANGE_HIGH=9":  func(n Network) bool { return n.ChannelLow == 7 && n.ChannelHigh == 9 },
+		"ISIS_HOSTS=a,10.0.0.1:7,,b": func(n Network) bool {
+			return slices.Equal(n.Hosts, []string{"a", "10.0.0.1:7", "b"})
+		},
+		"ISIS_HOSTS=a/b": nil,
+		"ISIS_MCRANGE_LOW=7 ISIS_MCRANGE_HIGH=9": func(n Network) bool {
+			return n.ChannelLow == 7 && n.ChannelHigh == 9
+		},
 		"ISIS_MCRANGE_LOW=9 ISIS_MCRANGE_HIGH=7":  nil,
 		"ISIS_MCRANGE_LOW=0":                      nil,
 		"ISIS_MCRANGE_HIGH=16777216":              nil,

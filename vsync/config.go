@@ -17,7 +17,8 @@ import (
 type Config struct {
 	SystemName string // systems of different names ignore each other, even on the same ports
 
-	Transport  TransportFactory // how packets travel; nil means UDP
+	Transport  TransportFactory // how packets travel; nil means ByNetwork
+	Network    Network          // which packets may go where; the default is UDP with IP multicast
 	Interfaces []string         // network interfaces to talk on; the default is loopback only
 	TTL        int              // multicast hops: 0 stays on this host; -1 means 0 on loopback and 1 elsewhere
 	GroupPort  uint16           // UDP port of multicasts, the same in all processes of a system
@@ -197,6 +198,9 @@ func (c *Config) Validate() error {
 	check(c.HandlerDeadline >= time.Millisecond, "HandlerDeadline is %v, want a millisecond or more", c.HandlerDeadline)
 	check(c.HandlerLimit == 0 || c.HandlerLimit >= time.Millisecond,
 		"HandlerLimit is %v, want a millisecond or more, or 0", c.HandlerLimit)
+	if err := c.Network.validate(); err != nil {
+		faults = append(faults, err)
+	}
 	check(c.Threading <= EngineLoop, "Threading is %d, want Combining or EngineLoop", uint8(c.Threading))
 	check(c.Waiting <= BusyPoll, "Waiting is %d, want Adaptive, Block or BusyPoll", uint8(c.Waiting))
 	return errors.Join(faults...)

@@ -22,6 +22,14 @@ import (
 //	ISIS_MAXMSGLEN, alias ISIS_MAXPACKETLEN  bytes of the longest packet; 8KB and the like are understood
 //	ISIS_MAXASYNCMTOTAL                    packets of one sender that may be under way
 //	ISIS_DEFAULTTIMEOUT                    milliseconds before a membership request is repeated
+//	ISIS_UNICAST_ONLY                      no multicast: UDP and a tree of relays
+//	ISIS_TCP_ONLY                          neither multicast nor UDP: TCP and a tree of relays
+//	ISIS_TCP_DIRECT                        with ISIS_TCP_ONLY: no tree, everybody is connected with everybody
+//	ISIS_HOSTS                             where processes look for each other without multicast, with commas
+//	ISIS_MCRANGE_LOW, ISIS_MCRANGE_HIGH    multicast addresses, as offsets in 239.0.0.0/8
+//	ISIS_MAXIPMCADDRS                      how many of them are used
+//	ISIS_SUBNET, ISIS_NETMASK              select interfaces by their masked address
+//	ISIS_SKIP_FIRSTINTERFACE               leave out the first of them
 //	ISIS_IGNOREPARTITIONS                  go on without a majority of the membership service
 //	ISIS_MUTE                              report nothing
 //	ISIS_LOGGED, ISIS_LOGDIR               write a log file, in that directory; the default directory is logs
@@ -59,21 +67,10 @@ func parameters() []parameter {
 		{"ISIS_MD5SIGS", onlyBool(true)},
 		{"ISIS_USEIPv4", onlyBool(true)},
 		{"ISIS_USEIPv6", onlyBool(false)},
-		{"ISIS_UNICAST_ONLY", onlyBool(false)},
-		{"ISIS_TCP_ONLY", onlyBool(false)},
-		{"ISIS_TCP_DIRECT", onlyBool(false)},
 		{"ISIS_LARGE", onlyBool(false)},
 		{"ISIS_DONT_COMPRESS", boolInto(func(c *Config) *bool { return &c.NoCompression })},
 		{"ISIS_LOGGED", readLogged},
 		{"ISIS_LOGDIR", readLogDir},
-		{"ISIS_HOSTS", unsupported(hostList, "")},
-		{"ISIS_SKIP_FIRSTINTERFACE", onlyBool(false)},
-		{"ISIS_SKIP_FIRST_NETWORK_INTERFACE", onlyBool(false)},
-		{"ISIS_NETMASK", unsupported(ipv4, "0")},
-		{"ISIS_SUBNET", unsupported(ipv4, "0")},
-		{"ISIS_MCRANGE_LOW", unsupported(channelNumber, "5000")},
-		{"ISIS_MCRANGE_HIGH", unsupported(channelNumber, "505000")},
-		{"ISIS_MAXIPMCADDRS", unsupported(atLeast(0), "25")},
 		{"ISIS_OOBMAXIPMCADDRS", unsupported(atLeast(0), "4")},
 		{"ISIS_MCMDREPORTRATE", unsupported(atLeast(1), "")},
 		{"ISIS_TOKEN_DELAY", unsupported(atLeast(1), "")},
@@ -103,7 +100,7 @@ func configFrom(env []string) (Config, error) {
 		}
 		delete(values, configVariable)
 	}
-	for _, p := range parameters() {
+	for _, p := range append(parameters(), networkParameters()...) {
 		if value, ok := values[p.name]; ok {
 			if err := p.read(&c, value); err != nil {
 				faults = append(faults, fmt.Errorf("%s=%s: %w", p.name, shown(p.name, value), err))

@@ -4,11 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/netip"
 	"strconv"
-	"strings"
-
-	"github.com/khamsin-io/khamsin/dataplane"
 )
 
 // Settings of the environment that this version checks and cannot do yet, unless they ask for what it does anyway.
@@ -61,36 +57,6 @@ func readLogDir(c *Config, value string) error {
 	}
 	if !c.noLog {
 		c.LogDir = value
-	}
-	return nil
-}
-
-// hostList checks a list of names with commas between them. Blanks, and empty places, do not matter.
-func hostList(value string) error {
-	for name := range strings.SplitSeq(value, ",") {
-		if strings.ContainsAny(strings.TrimSpace(name), " \t/") {
-			return fmt.Errorf("%q is no host", strings.TrimSpace(name))
-		}
-	}
-	return nil
-}
-
-// ipv4 checks an IPv4 address, dotted or as a number.
-func ipv4(value string) error {
-	if _, err := strconv.ParseUint(value, 0, 32); err == nil {
-		return nil
-	}
-	if a, err := netip.ParseAddr(value); err != nil || !a.Is4() {
-		return errors.New("not an IPv4 address, as in 192.168.0.0, and not a number")
-	}
-	return nil
-}
-
-// channelNumber checks the number of a multicast address.
-func channelNumber(value string) error {
-	n, err := strconv.ParseUint(value, 10, 32)
-	if err != nil || n < uint64(dataplane.ChannelMin) || n > uint64(dataplane.ChannelMax) {
-		return fmt.Errorf("not a number from %d to %d", dataplane.ChannelMin, dataplane.ChannelMax)
 	}
 	return nil
 }

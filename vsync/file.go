@@ -107,7 +107,7 @@ type fileKey struct {
 
 // fileKeys returns what each key does, in the order in which faults are reported.
 func fileKeys() []fileKey {
-	return []fileKey{
+	return append([]fileKey{
 		{"system_name", textKey(func(c *Config) *string { return &c.SystemName })},
 		{"interfaces", readInterfaceList},
 		{"ttl", numberKey(func(c *Config) *int { return &c.TTL })},
@@ -139,7 +139,7 @@ func fileKeys() []fileKey {
 		{"pin_receiver", switchKey(func(c *Config) *bool { return &c.PinReceiver })},
 		{"autotune", switchKey(func(c *Config) *bool { return &c.Autotune })},
 		{"mute", switchKey(func(c *Config) *bool { return &c.Mute })},
-	}
+	}, networkFileKeys()...)
 }
 
 func textKey(field func(c *Config) *string) func(*Config, any) error {

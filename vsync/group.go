@@ -122,7 +122,7 @@ func (g *Group) join(ctx context.Context, what string, mode engine.JoinMode) err
 	table := g.describe()
 	err := g.inner.Join(ctx, engine.JoinRequest{
 		Mode: mode, Signature: signatureOf(table), Handlers: table[:min(len(table), engine.HandlersMax)],
-		SafeCopies: g.settings.safeCopies,
+		SafeCopies: g.settings.safeCopies, Unicast: g.settings.unicast,
 	})
 	if err != nil {
 		g.sys.forget(g)

@@ -143,6 +143,7 @@ type GroupOption func(*groupSettings)
 type groupSettings struct {
 	safeCopies int
 	inline     bool
+	unicast    bool
 	rate       Rate
 }
 
@@ -155,6 +156,10 @@ const (
 // WithSafeCopies says how many members, the oldest ones, must hold a Safe message before it is delivered anywhere: All,
 // Majority, or a number. The default is All.
 func WithSafeCopies(n int) GroupOption { return func(s *groupSettings) { s.safeCopies = n } }
+
+// WithUnicast makes this process send its packets to the group's members one by one, not to a multicast address. All
+// members of a group should ask for the same.
+func WithUnicast() GroupOption { return func(s *groupSettings) { s.unicast = true } }
 
 // WithRateLimit limits what this process multicasts to the group: see Group.SetRate. A Rate that is not valid makes
 // Join fail.

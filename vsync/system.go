@@ -66,7 +66,7 @@ func start(ctx context.Context, opts []Option) (*System, error) {
 	}
 	open := config.Transport
 	if open == nil {
-		open = UDP()
+		open = ByNetwork()
 	}
 	transport, err := open(&config)
 	if err != nil {
@@ -161,7 +161,7 @@ func (s *System) openHost(t dataplane.Transport) (err error) {
 	}
 	s.engine, err = engine.New(engine.Config{
 		Self: s.self, System: c.SystemName, Seed: randomNumber(), Arena: t.Arena(), MTU: mtu, Timing: timing,
-		Limits: limits,
+		Limits: limits, Channels: c.Network.engineChannels(),
 		Oracle: engine.Oracle{
 			Size: c.OracleSize, Eligible: c.Eligible, FastStart: c.FastStart, IgnoreCut: c.IgnorePartitions,
 		},

@@ -9,10 +9,10 @@ import (
 	"github.com/khamsin-io/khamsin/transports/udp"
 )
 
-// errOneInterface refuses what the UDP transport cannot do.
+// errOneInterface refuses what the transports cannot do.
 var errOneInterface = errors.New("interfaces: this version talks on one interface only") // immutable: an error
 
-// UDP returns the default transport: UDP with IP multicast on the interface of the configuration.
+// UDP returns the transport over UDP with IP multicast on the interface of the configuration.
 func UDP() TransportFactory {
 	return func(c *Config) (dataplane.Transport, error) {
 		cfg, err := c.udpConfig()
@@ -29,17 +29,19 @@ func UDP() TransportFactory {
 
 // udpConfig returns the configuration of the UDP transport.
 func (c *Config) udpConfig() (udp.Config, error) {
-	if len(c.Interfaces) != 1 {
-		return udp.Config{}, errOneInterface
+	name, err := c.oneInterface()
+	if err != nil {
+		return udp.Config{}, err
 	}
 	ttl := c.ttl()
 	if ttl == 0 {
 		ttl = -1 // not even on an interface where the transport would allow one hop
 	}
+	_, _, most := c.Network.channels()
 	receive, send := c.Buffers()
 	return udp.Config{
-		Interface: c.Interfaces[0], Port: c.PeerPort, GroupPort: c.GroupPort, TTL: ttl, MTU: c.MaxPacket,
-		RecvBuffer: receive, SendBuffer: send, DisableGRO: true,
+		Interface: name, Port: c.PeerPort, GroupPort: c.GroupPort, TTL: ttl, MTU: c.MaxPacket, Channels: most,
+		RecvBuffer: receive, SendBuffer: send,
 		Arena: frame.Config{TxChunks: max(txFrames, 2*c.MaxUnstable), RxRuns: rxFrames}, Log: c.logger(),
 	}, nil
 }

@@ -34,15 +34,16 @@ type XDPOptions struct {
 // root. Start fails with an error that says what is missing; Auto goes on with UDP. docs/xdp.md says when it pays.
 func XDP(o XDPOptions) TransportFactory {
 	return func(c *Config) (dataplane.Transport, error) {
-		if len(c.Interfaces) != 1 {
-			return nil, errOneInterface
+		name, err := c.oneInterface()
+		if err != nil {
+			return nil, err
 		}
 		ttl := c.ttl()
 		if ttl == 0 {
 			ttl = -1
 		}
 		cfg := xdp.Config{
-			Interface: c.Interfaces[0], Port: c.PeerPort, GroupPort: c.GroupPort, TTL: ttl, MTU: c.MaxPacket,
+			Interface: name, Port: c.PeerPort, GroupPort: c.GroupPort, TTL: ttl, MTU: c.MaxPacket,
 			Queues: o.Queues, Exclusive: o.Exclusive, BusyPoll: o.BusyPoll, GroupFilter: true,
 			Arena: frame.Config{TxChunks: max(txFrames, 2*c.MaxUnstable), RxRuns: rxFrames}, Log: c.logger(),
 		}

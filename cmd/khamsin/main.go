@@ -7,16 +7,19 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
 
 	"github.com/khamsin-io/khamsin/cmd/khamsin/internal/tuning"
+	"github.com/khamsin-io/khamsin/perf"
 )
 
 // cli is the command line.
 type cli struct {
 	Demo    demoCommand    `cmd:"" help:"Run a group of processes on this host, kill one, let one join, and check that all agree."`
+	Perf    perfCommand    `cmd:"" help:"Measure what a group does, and what the machine can."`
 	Tune    tuneCommand    `cmd:"" help:"Set up a host: check its settings, change them, export or measure them."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 	Member  memberCommand  `cmd:"" hidden:"" help:"One process of a demo; started by it."`
@@ -30,6 +33,9 @@ func main() {
 		kong.Name("khamsin"),
 		kong.Description("Process groups with virtual synchrony, as a high-performance data plane."),
 		kong.UsageOnError(),
+		kong.Vars{
+			"primitives": strings.Join(perf.Primitives(), ","), "transports": strings.Join(perf.Transports(), ","),
+		},
 		kong.BindTo(ctx, (*context.Context)(nil)),
 	)
 	if err := k.Run(); err != nil {

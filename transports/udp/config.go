@@ -25,8 +25,7 @@ const (
 	TTLMax            = 255
 	ChannelsMax       = 1024
 
-	headerBytes = 28    // IPv4 and UDP headers
-	superBytes  = 65535 // the longest super-packet of UDP_GRO
+	headerBytes = 28 // IPv4 and UDP headers
 )
 
 // Config says how a transport is opened. Zero fields take their defaults.
@@ -68,7 +67,7 @@ type Config struct {
 	DisableGSO, DisableGRO, DisableBatch bool
 
 	// Arena sizes the frames. Default: chunks that hold a headroom and the MTU, DefaultTxChunks of them to send with,
-	// and DefaultRxRuns runs to receive in, of 64 KiB each with GRO. With shorter runs GRO is off.
+	// and DefaultRxRuns to receive in. Super-packets land beside the arena and are copied into its frames.
 	Arena frame.Config
 
 	// Filter is put on every multicast socket, which then gets no super-packets: a filter sees only the first packet of
@@ -88,7 +87,7 @@ type resolved struct {
 	Config
 	ifIndex int
 	ifMTU   int
-	gro     bool // wanted, and a run of the arena holds a super-packet
+	gro     bool // wanted
 }
 
 // resolve checks c and fills it in for an interface.
@@ -107,8 +106,7 @@ func (c Config) resolve() (resolved, error) {
 		return resolved{}, err
 	}
 	r := resolved{Config: c.withDefaults(ifi.MTU, ifi.Flags&net.FlagLoopback != 0), ifIndex: ifi.Index, ifMTU: ifi.MTU}
-	run := r.Arena.RunChunks*r.Arena.ChunkSize - r.Arena.Headroom
-	r.gro = !r.DisableGRO && run >= superBytes
+	r.gro = !r.DisableGRO
 	return r, r.checkSizes()
 }
 
@@ -177,9 +175,6 @@ func (c Config) withDefaults(ifMTU int, loopback bool) Config {
 	}
 	setDefault(&a.TxChunks, DefaultTxChunks)
 	setDefault(&a.RxRuns, DefaultRxRuns)
-	if a.RunChunks == 0 && !c.DisableGRO {
-		a.RunChunks = (a.Headroom + superBytes + a.ChunkSize - 1) / a.ChunkSize
-	}
 	setDefault(&a.RunChunks, 1)
 	return c
 }

@@ -8,8 +8,9 @@
 //
 // Sending, consecutive packets of one size to one destination leave as one super-packet that the kernel cuts
 // (UDP_SEGMENT), and all messages of a batch by one sendmmsg. Receiving, the kernel hands over packets of one size
-// from one sender as one super-packet (UDP_GRO) in one run of the arena; it is handed out as sub-frames, each with a
-// reference of its own. Each of these is probed on opening and turned off, for good and with one line in the log,
+// from one sender as one super-packet (UDP_GRO). A lone datagram lands in a frame; those of a super-packet land beside
+// the arena and are copied into frames of their own, so that one that is kept does not keep the others' memory. Each of
+// these is probed on opening and turned off, for good and with one line in the log,
 // when the system refuses it later.
 //
 // Only one interface is ever used: unicast leaves by it (IP_UNICAST_IF), multicast leaves by it (IP_MULTICAST_IF) and

@@ -93,7 +93,7 @@ func (t *Transport) open() (err error) {
 	t.receiver = receiver{
 		arena: t.arena, mtu: t.cfg.MTU, ifIndex: int32(t.cfg.ifIndex), batches: !t.cfg.DisableBatch, noteOff: t.noteOff,
 	}
-	if err := t.receiver.init(slots); err != nil {
+	if err := t.receiver.init(slots, t.cfg.gro); err != nil {
 		return fmt.Errorf("udp: message headers: %w", err)
 	}
 	if err := t.openGroups(); err != nil { // first, so that the unicast socket gets another port
@@ -240,10 +240,14 @@ const socketTurn = 16
 // none; without, it looks at the sockets, which takes system calls, now and then only, when there is another source.
 func (t *Transport) poll(batch []dataplane.Packet, all bool) (int, error) {
 	t.waiter.stuck = false
+	t.arena.Rx().Free() // takes in what other goroutines released
 	if n := t.receiver.deliver(batch); n > 0 {
 		return n, nil
 	}
-	t.arena.Rx().Free() // takes in what other goroutines released
+	if t.receiver.rest.at < t.receiver.rest.size {
+		t.waiter.stuck = true // no frame for the next datagram
+		return 0, nil
+	}
 	if t.beside == nil {
 		return t.pollSockets(batch)
 	}

@@ -23,12 +23,20 @@ type Config struct {
 	Self   core.Address // own address, with a fresh incarnation
 	System string       // name of the system; systems of different names ignore each other
 	Seed   uint64       // for jitter
-	Arena  *frame.Arena // frames for what the engine sends come from its Tx pool
-	MTU    int          // largest packet in bytes
-	Timing Timing
-	Limits Limits
-	Oracle Oracle
-	Canary canary.Bug
+	// Channels are those that may be used: the first one for beacons, the others for groups. Zero: Defaults apply.
+	Channels Channels
+	Arena    *frame.Arena // frames for what the engine sends come from its Tx pool
+	MTU      int          // largest packet in bytes
+	Timing   Timing
+	Limits   Limits
+	Oracle   Oracle
+	Canary   canary.Bug
+}
+
+// Channels is a range of channels.
+type Channels struct {
+	Low   dataplane.Channel
+	Count int // at least 2
 }
 
 // Timing holds the time constants of the protocols.
@@ -86,7 +94,7 @@ func Defaults() (Timing, Limits) {
 			Step:       1500 * time.Millisecond,
 		}, Limits{
 			Window:      1024,
-			Pending:     4 << 20,
+			Pending:     128 << 10,
 			Queue:       2048,
 			PeerQueue:   4 << 20,
 			JoinerQueue: 256 << 20,
@@ -110,6 +118,7 @@ type JoinRequest struct {
 	Mode       JoinMode
 	Signature  uint64        // of the handlers; members of a group must have equal ones
 	Handlers   string        // what Signature is the hash of, at most HandlersMax bytes; a refused joiner gets it
+	Unicast    bool          // send to each member by itself instead of to a channel
 	SafeCopies int           // copies of a SafeSend that must exist before delivery: 0 all members, -1 a majority
 	Hint       time.Duration // reserved
 }
@@ -226,6 +235,7 @@ type Output struct {
 	Subscribe   []dataplane.Channel
 	Unsubscribe []dataplane.Channel
 	Groups      []GroupChange // after Subscribe, before Unsubscribe
+	Rosters     []Roster      // for transports that must know who listens
 }
 
 // GroupChange says that packets of a group are wanted on a channel, or wanted no more.
@@ -235,14 +245,22 @@ type GroupChange struct {
 	Wanted  bool
 }
 
+// Roster says who uses a channel for one group from now on: the members of its view. None ends that.
+type Roster struct {
+	Channel dataplane.Channel
+	Group   uint32
+	Members []dataplane.Endpoint
+}
+
 // Reset empties o and keeps its memory.
 func (o *Output) Reset() {
 	clear(o.Packets)
 	clear(o.Deliveries)
 	clear(o.Events)
+	clear(o.Rosters)
 	*o = Output{
 		Packets: o.Packets[:0], Deliveries: o.Deliveries[:0], Events: o.Events[:0],
 		Subscribe: o.Subscribe[:0], Unsubscribe: o.Unsubscribe[:0],
-		Groups: o.Groups[:0],
+		Groups: o.Groups[:0], Rosters: o.Rosters[:0],
 	}
 }

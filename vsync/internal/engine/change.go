@@ -261,8 +261,14 @@ func (g *group) install(now clock.Time, d *pdu.Decision) {
 		g.co = nil
 	}
 	g.partial, g.overtop, g.usesSafe, g.sentCausal = nil, nil, false, false
+	peers := endpoints(d.View.Members)
+	g.e.out.Rosters = append(g.e.out.Rosters, Roster{Channel: g.channel, Group: g.lid, Members: peers})
+	channel := g.channel
+	if g.unicast {
+		channel = 0
+	}
 	g.st = stream.New(stream.Config{
-		Self: g.self, Peers: endpoints(d.View.Members), Channel: g.channel, Group: g.lid, View: d.View.ID,
+		Self: g.self, Peers: peers, Channel: channel, Group: g.lid, View: d.View.ID,
 		Window: g.window(d.View.Size()), Nak: g.e.cfg.Timing.Nak, Ack: g.e.cfg.Timing.Ack, Sync: g.e.cfg.Timing.Sync,
 		Canary: g.e.cfg.Canary,
 	}, g.e.box)
@@ -390,6 +396,7 @@ func (g *group) end(err error) {
 	if g.view != nil {
 		g.e.want(g.channel, g.lid, false)
 		g.e.unsubscribe(g.channel)
+		g.e.out.Rosters = append(g.e.out.Rosters, Roster{Channel: g.channel, Group: g.lid})
 	}
 	g.forgetState()
 	g.drop()

@@ -18,7 +18,7 @@ func (e *Engine) Join(now clock.Time, req JoinRequest) Handle {
 	e.now = now
 	g := &group{
 		e: e, handle: Handle(len(e.groups) + 1), name: req.Name, at: -1, due: clock.Never, askAt: clock.Never,
-		pack: flow.New(e.box, e.cfg.Limits.Pending),
+		pack: flow.New(e.box, e.cfg.Limits.Pending), unicast: req.Unicast,
 	}
 	e.groups = append(e.groups, g)
 	switch {

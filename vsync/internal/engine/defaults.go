@@ -32,5 +32,8 @@ func fillDefaults(c *Config) {
 			*x.v = x.d
 		}
 	}
+	if c.Channels.Count < 2 {
+		c.Channels = Channels{Low: 5000, Count: 25}
+	}
 	c.Timing.Step = max(c.Timing.Step, c.Timing.Suspect*5/4)
 }

@@ -15,9 +15,6 @@ import (
 	"github.com/khamsin-io/khamsin/vsync/internal/xfer"
 )
 
-// beaconChannel is the multicast channel on which processes look for a system.
-const beaconChannel dataplane.Channel = 4999
-
 // Engine is the whole protocol state of one process.
 type Engine struct {
 	cfg Config
@@ -80,8 +77,8 @@ func New(cfg Config) (*Engine, error) {
 	}, e.box)
 	e.member = member.New(member.Config{
 		Self: cfg.Self, System: cfg.System, Size: cfg.Oracle.Size, Eligible: cfg.Oracle.Eligible,
-		FastStart: cfg.Oracle.FastStart, IgnoreCut: cfg.Oracle.IgnoreCut, Canary: cfg.Canary,
-		Seed: cfg.Seed, Channel: beaconChannel, Low: 5000, Count: 25,
+		FastStart: cfg.Oracle.FastStart, IgnoreCut: cfg.Oracle.IgnoreCut, Canary: cfg.Canary, Seed: cfg.Seed,
+		Channel: cfg.Channels.Low, Low: uint32(cfg.Channels.Low) + 1, Count: uint32(cfg.Channels.Count - 1),
 		Discovery: t.Discovery, Beacon: t.Beacon, Gather: t.Gather, Request: t.Request, Heartbeat: t.Heartbeat,
 		Suspect: t.Suspect, OracleLost: t.OracleLost,
 	}, e.box, (*controlLane)(e), (*hooks)(e))
@@ -91,7 +88,7 @@ func New(cfg Config) (*Engine, error) {
 // Start begins discovery. It is called once.
 func (e *Engine) Start(now clock.Time) {
 	e.now = now
-	e.subscribe(beaconChannel)
+	e.subscribe(e.cfg.Channels.Low)
 	e.member.Start(now)
 }
 

@@ -29,6 +29,7 @@ type group struct {
 	name      string
 	lid       uint32
 	channel   dataplane.Channel
+	unicast   bool       // send to each member by itself, not to the channel
 	view      *core.View // nil before the first
 	self      core.Rank
 	firstView core.ViewID // of this membership
@@ -246,7 +247,7 @@ func (g *group) settle(now clock.Time) {
 // number gives numbers to what waits, as the window allows: places in the total order first, when this is rank 0.
 func (g *group) number(clock.Time) {
 	g.numberPlaces()
-	for g.pack.Len() > 0 && g.st.Open() {
+	for g.pack.Len() > 0 && g.st.Open() && !g.waitsForCompany() {
 		for more := true; more; {
 			u := g.pack.Take()
 			more = u.Flags&pdu.FlagMore != 0
@@ -257,6 +258,16 @@ func (g *group) number(clock.Time) {
 			g.advance(stream.Advance{Rank: g.self, From: q - 1, To: q})
 		}
 	}
+}
+
+// companyMin is how many packets should leave together while the stream is busy: what a system call costs, and waking
+// the receivers, is then shared by them.
+const companyMin = 16
+
+// waitsForCompany tells whether the packets that wait should go on waiting for more: they are few, the last one may
+// have room for more messages, and so much is under way that an acknowledgement will come soon and let them go.
+func (g *group) waitsForCompany() bool {
+	return g.st.Busy() && g.pack.Len() < companyMin && len(g.flushes) == 0 && !g.leaving && !g.closing
 }
 
 // numberPlaces puts a record of places into rank 0's stream.

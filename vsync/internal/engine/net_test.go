@@ -158,7 +158,11 @@ func (x *node) take(d Delivery) {
 	x.deliveries = append(x.deliveries, d)
 	switch d.Kind {
 	case DeliverMessages:
-		for b := x.arena.Bytes(d.Frame); len(b) > 0; {
+		b := d.Data
+		if !d.Frame.IsZero() {
+			b = x.arena.Bytes(d.Frame)
+		}
+		for len(b) > 0 {
 			m, rest, ok := NextMessage(b)
 			if !ok && !x.net.forged {
 				x.net.t.Fatalf("node %d: malformed messages", x.id)
@@ -168,7 +172,9 @@ func (x *node) take(d Delivery) {
 			x.msgs = append(x.msgs, string(m))
 			b = rest
 		}
-		x.arena.Tx().Release(d.Frame)
+		if !d.Frame.IsZero() {
+			x.arena.Tx().Release(d.Frame)
+		}
 	case DeliverWhole:
 		x.msgs = append(x.msgs, string(d.Data))
 	case DeliverView:

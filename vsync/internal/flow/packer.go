@@ -19,6 +19,7 @@ import (
 type Unit struct {
 	Frame frame.Frame
 	Flags uint8
+	size  int // bytes of its messages
 }
 
 // Packer is a member's queue of unnumbered packets.
@@ -68,6 +69,7 @@ func (p *Packer) Append(f core.Flavour, msg []byte) bool {
 		if u.Flags == flags && int(u.Frame.Len)+n+len(msg) <= p.out.Packet() {
 			u.Frame = p.out.Extend(p.out.Extend(u.Frame, head[:n]), msg)
 			p.bytes += len(msg)
+			u.size += len(msg)
 			return true
 		}
 	}
@@ -75,13 +77,13 @@ func (p *Packer) Append(f core.Flavour, msg []byte) bool {
 	if !ok {
 		return false
 	}
-	p.push(Unit{p.out.Extend(p.out.Extend(fr, head[:n]), msg), flags}, len(msg))
+	p.push(Unit{p.out.Extend(p.out.Extend(fr, head[:n]), msg), flags, len(msg)})
 	return true
 }
 
-func (p *Packer) push(u Unit, bytes int) {
+func (p *Packer) push(u Unit) {
 	p.units = append(p.units, u)
-	p.bytes += bytes
+	p.bytes += u.size
 	p.added++
 }
 
@@ -109,7 +111,7 @@ func (p *Packer) fragment(f core.Flavour, head, msg []byte) bool {
 		if len(msg) > 0 {
 			flags |= pdu.FlagMore
 		}
-		p.push(Unit{fr, flags}, n)
+		p.push(Unit{fr, flags, n})
 		flags = pdu.Flags(f) | pdu.FlagFragment
 	}
 	return true
@@ -128,7 +130,7 @@ func (p *Packer) Take() Unit {
 	if p.first == len(p.units) {
 		p.units, p.first, p.bytes = p.units[:0], 0, 0
 	} else {
-		p.bytes -= min(p.bytes, int(u.Frame.Len)-(p.out.MTU()-p.out.Room()))
+		p.bytes -= u.size
 		p.compact()
 	}
 	return u

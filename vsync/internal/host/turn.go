@@ -192,8 +192,18 @@ func (h *Host) wakeQueues() (woke bool) {
 	return woke
 }
 
+// rostering is a transport that must be told who listens to a channel.
+type rostering interface {
+	SetRoster(ch dataplane.Channel, group uint32, members []dataplane.Endpoint)
+}
+
 // subscribe opens and closes multicast channels.
 func (h *Host) subscribe(out *engine.Output) {
+	if r, ok := h.transport.(rostering); ok {
+		for _, x := range out.Rosters {
+			r.SetRoster(x.Channel, x.Group, x.Members)
+		}
+	}
 	for _, ch := range out.Subscribe {
 		if err := h.transport.Subscribe(ch); err != nil {
 			h.journal.add(line{text: "subscribe", channel: ch, err: err})

@@ -30,7 +30,7 @@ func (s *Stream) owe(now clock.Time, r int, soon int) {
 		s.owed = append(s.owed, r)
 	}
 	if soon > 0 && (in.receivedTo-in.toldTo >= core.Seq(soon) || in.deliveredTo-in.toldTaken >= core.Seq(soon)) {
-		s.sendAcks(now)
+		s.ackAt = min(s.ackAt, now) // when this turn is over, once for all that it brings
 		return
 	}
 	if s.ackAt == clock.Never {
@@ -176,6 +176,9 @@ func (s *Stream) recompute(now clock.Time) bool {
 		}
 	}
 	grew := stable > s.stableTo || taken > s.takenTo
+	if s.probe != 0 && stable >= s.probe {
+		s.steer(now)
+	}
 	s.stableTo, s.takenTo = max(stable, s.stableTo), max(taken, s.takenTo)
 	own.stableTo = s.stableTo
 	s.discard(int(s.cfg.Self))

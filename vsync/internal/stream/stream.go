@@ -86,6 +86,10 @@ type Stream struct {
 	takenTo    core.Seq // those that every member's application took
 	saidTo     core.Seq // stableTo as last told
 
+	window  core.Seq   // packets that may be unstable now, at most cfg.Window: see steer
+	probe   core.Seq   // the packet whose way to stability is timed; 0: none
+	probeAt clock.Time // when it was transmitted
+
 	ackAt     clock.Time
 	syncAt    clock.Time
 	syncTries int
@@ -107,7 +111,7 @@ func New(cfg Config, out *pdu.Outbox) *Stream {
 	n := len(cfg.Peers)
 	s := &Stream{
 		cfg: cfg, out: out, in: make([]inbound, n), acks: make([]acked, n), ackAt: clock.Never, syncAt: clock.Never,
-		limit: core.Seq(cfg.Window),
+		window: core.Seq(min(cfg.Window, windowFirst)), limit: core.Seq(cfg.Window),
 	}
 	for r := range s.in {
 		s.in[r].nakAt = clock.Never
@@ -163,8 +167,8 @@ func (s *Stream) SetLimit(packets int) { s.limit = core.Seq(max(1, min(packets, 
 
 // Open tells whether the windows allow another packet to be numbered now.
 func (s *Stream) Open() bool {
-	return !s.frozen && s.numberedTo-s.stableTo < s.limit &&
-		s.numberedTo-s.takenTo < core.Seq(RoomFactor*s.cfg.Window)
+	open := min(s.window, s.limit)
+	return !s.frozen && s.numberedTo-s.stableTo < open && s.numberedTo-s.takenTo < RoomFactor*open
 }
 
 // Number gives the next number of my stream to a frame made by the outbox (header room and payload), seals it, and
@@ -199,6 +203,9 @@ func (s *Stream) Pump(now clock.Time) {
 		s.sentTo++
 		s.transmit(s.Held(s.cfg.Self, s.sentTo))
 		s.Count.Sent++
+	}
+	if s.probe == 0 {
+		s.probe, s.probeAt = s.sentTo, now
 	}
 	s.saidTo = s.stableTo
 	s.syncTries = 0
@@ -280,7 +287,7 @@ func (s *Stream) OnData(now clock.Time, h *wire.Header, f frame.Frame) Advance {
 	adv.To = in.receivedTo
 	s.watchGap(now, int(r), adv.To > adv.From)
 	if adv.To > adv.From {
-		s.owe(now, int(r), s.cfg.Window/4)
+		s.owe(now, int(r), s.ackEvery())
 	}
 	return adv
 }
@@ -328,8 +335,8 @@ func (s *Stream) Delivered(now clock.Time, r core.Rank, q core.Seq) {
 		s.recompute(now)
 		return
 	}
-	if !s.frozen && in.deliveredTo-in.toldTaken >= core.Seq(s.cfg.Window/4) {
-		s.owe(now, int(r), s.cfg.Window/4)
+	if !s.frozen && in.deliveredTo-in.toldTaken >= core.Seq(s.ackEvery()) {
+		s.owe(now, int(r), s.ackEvery())
 	}
 }
 

@@ -232,6 +232,7 @@ func TestNoAllocation(t *testing.T) {
 		a.st.Pump(w.now)
 		a.hand(b)
 		b.st.Delivered(w.now, 0, b.st.ReceivedTo(0))
+		b.st.Tick(w.now)
 		b.hand(a)
 		w.now = w.now.Add(time.Microsecond)
 	}
@@ -274,8 +275,8 @@ func TestAcknowledgements(t *testing.T) {
 		hurry func(st *Stream)
 		want  uint64
 	}{
-		{"a few", window/4 - 1, func(*Stream) {}, 0},
-		{"a quarter of the window", window / 4, func(*Stream) {}, 1},
+		{"a few", window/4 - 1, func(st *Stream) { st.Tick(2) }, 0},
+		{"a quarter of the window, when the turn is over", window / 4, func(st *Stream) { st.Tick(2) }, 1},
 		{"one, at once", 1, func(st *Stream) { st.AckNow(2) }, 1},
 		{"one, hastened", 1, func(st *Stream) { st.Hasten(); st.Tick(2) }, 1},
 		{"none, at once", 0, func(st *Stream) { st.AckNow(2) }, 0},

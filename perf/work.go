@@ -1,0 +1,124 @@
+package perf
+
+import (
+	"context"
+	"time"
+
+	"github.com/khamsin-io/khamsin/vsync"
+)
+
+// sampleEvery is how many messages lie between two that carry a time when they go out as fast as they can: reading the
+// clock at both ends would be a good part of their cost.
+const sampleEvery = 8
+
+// pacer tells a sender when to send, and what to say about it.
+type pacer struct {
+	clock    hostClock
+	end      int64
+	interval float64 // nanoseconds; 0: as fast as it goes
+	first    int64
+	count    uint64
+}
+
+func (m *member) newPacer() *pacer {
+	p := &pacer{clock: m.clock, end: m.casts.to.Load(), first: m.clock.now()}
+	if m.Rate > 0 {
+		p.interval = 1e9 / m.Rate
+	}
+	return p
+}
+
+// next waits for the time of the next message and returns its number and its stamp; false at the end. The stamp is the
+// time at which the message was due if the sender was held up until then by the one before, so that a stall is charged
+// to all messages that it delays; if the sender was asleep it is the time at which it woke up, since a late timer is no
+// property of what is measured.
+func (p *pacer) next() (number uint64, stamp int64, ok bool) {
+	p.count++
+	if p.interval == 0 {
+		if p.count%sampleEvery != 0 {
+			return p.count, 0, true
+		}
+		now := p.clock.now()
+		return p.count, now, now < p.end
+	}
+	due := p.first + int64(float64(p.count)*p.interval)
+	now := p.clock.now()
+	if due >= p.end || now >= p.end {
+		return 0, 0, false
+	}
+	if now >= due {
+		return p.count, due, true
+	}
+	time.Sleep(time.Duration(due - now))
+	return p.count, p.clock.now(), true
+}
+
+// castLoop multicasts.
+func (m *member) castLoop(ctx context.Context) error {
+	payload := make([]byte, m.Size)
+	p := m.newPacer()
+	for {
+		number, stamp, ok := p.next()
+		if !ok {
+			return nil
+		}
+		putHead(payload, stamp, number)
+		if err := m.group.SendBytes(ctx, m.how.flavour, codeData, payload); err != nil {
+			return err
+		}
+		m.sent = number
+	}
+}
+
+// peerLoop sends to the next member.
+func (m *member) peerLoop(ctx context.Context) error {
+	payload := make([]byte, m.Size)
+	p := m.newPacer()
+	to := m.view.Members[m.next(m.view.MyRank())]
+	for {
+		number, stamp, ok := p.next()
+		if !ok {
+			return nil
+		}
+		putHead(payload, stamp, number)
+		if err := m.group.SendBytesTo(ctx, to, codeData, payload); err != nil {
+			return err
+		}
+		m.sent = number
+	}
+}
+
+// flushLoop multicasts a message and waits until all members hold it. The latency is that of both calls together.
+func (m *member) flushLoop(ctx context.Context) error {
+	payload := make([]byte, m.Size)
+	p := m.newPacer()
+	for {
+		number, stamp, ok := p.next()
+		if !ok {
+			return nil
+		}
+		if stamp == 0 {
+			if stamp = p.clock.now(); stamp >= p.end {
+				return nil
+			}
+		}
+		putHead(payload, 0, number)
+		if err := m.group.SendBytes(ctx, vsync.FIFO, codeData, payload); err != nil {
+			return err
+		}
+		m.sent = number
+		if err := m.group.Flush(ctx); err != nil {
+			return err
+		}
+		m.own(stamp)
+	}
+}
+
+// own records how long ago something began that this member did, if it began in the measured time.
+func (m *member) own(stamp int64) {
+	if t := m.casts; stamp >= t.from.Load() && stamp < t.to.Load() {
+		t.mu.Lock()
+		record(t.own, m.clock.now()-stamp)
+		t.mu.Unlock()
+	}
+}

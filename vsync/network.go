@@ -1,0 +1,277 @@
+package vsync
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/khamsin-io/khamsin/dataplane"
+	"github.com/khamsin-io/khamsin/dataplane/frame"
+	"github.com/khamsin-io/khamsin/dataplane/tree"
+	"github.com/khamsin-io/khamsin/transports/tcp"
+	"github.com/khamsin-io/khamsin/transports/udp"
+	"github.com/khamsin-io/khamsin/vsync/internal/engine"
+)
+
+// Network says which packets a system may use where, and where other processes are. The zero value is UDP with IP
+// multicast.
+type Network struct {
+	UnicastOnly bool // no multicast: packets to a group go through a tree of its members
+	TCPOnly     bool // neither multicast nor UDP: TCP connections, and the tree
+	TCPDirect   bool // TCPOnly without the tree: everybody is connected with everybody
+	FanOut      int  // packets that a member of a tree sends for one; 0: tree.DefaultFanOut
+
+	// Hosts are where processes look for each other without multicast: names or addresses, each with a port or with the
+	// first ones from PeerPort on. Empty means this host only.
+	Hosts []string
+
+	// ChannelLow and ChannelHigh bound the channels, whose addresses are 239.0.0.0 plus their numbers, and MaxChannels
+	// is how many of them are used: one for finding each other, the others for groups, which share them when they are
+	// more. Zero: 5000, 505000 and 25. All processes of a system need the same ones.
+	ChannelLow, ChannelHigh uint32
+	MaxChannels             int
+
+	SkipFirst bool       // leave out the first one of the interfaces that are named or that the subnet selects
+	Subnet    netip.Addr // with Netmask: use the interfaces whose IPv4 address, masked, is this one
+	Netmask   netip.Addr
+}
+
+// Defaults of a Network.
+const (
+	defaultChannelLow  = 5000
+	defaultChannelHigh = 505000
+	defaultMaxChannels = 25
+	seedPorts          = 8 // ports of a host where processes are looked for
+)
+
+// validate reports everything that is wrong.
+func (n *Network) validate() error {
+	var faults []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			faults = append(faults, fmt.Errorf(format, args...))
+		}
+	}
+	check(!n.UnicastOnly || !n.TCPOnly, "UnicastOnly and TCPOnly are both set: choose one")
+	check(!n.TCPDirect || n.TCPOnly, "TCPDirect needs TCPOnly")
+	check(n.FanOut >= 0 && n.FanOut <= tree.FanOutMax, "FanOut is %d, want up to %d", n.FanOut, tree.FanOutMax)
+	low, high, most := n.channels()
+	check(low >= 1 && low < high && high <= uint32(dataplane.ChannelMax),
+		"channels %d to %d: want a low one below a high one, from 1 to %d", low, high, dataplane.ChannelMax)
+	check(most >= 2 && most <= udp.ChannelsMax, "MaxChannels is %d, want 2 to %d", most, udp.ChannelsMax)
+	check(n.Subnet.IsValid() == n.Netmask.IsValid(), "Subnet and Netmask belong together: one of them is missing")
+	for _, h := range n.Hosts {
+		check(h != "" && !strings.ContainsAny(h, " \t/,"), "host %q is no name or address", h)
+	}
+	return errors.Join(faults...)
+}
+
+// channels returns the range of channels and how many are used.
+func (n *Network) channels() (low, high uint32, most int) {
+	low, high, most = n.ChannelLow, n.ChannelHigh, n.MaxChannels
+	if low == 0 {
+		low = defaultChannelLow
+	}
+	if high == 0 {
+		high = max(defaultChannelHigh, low+1)
+	}
+	if most == 0 {
+		most = defaultMaxChannels
+	}
+	return low, high, most
+}
+
+// ByNetwork returns the transport that Config.Network asks for; it is the default.
+func ByNetwork() TransportFactory {
+	return func(c *Config) (dataplane.Transport, error) {
+		switch n := &c.Network; {
+		case n.TCPOnly:
+			return overTree(c, openTCP)
+		case n.UnicastOnly:
+			return overTree(c, openUnicast)
+		}
+		return UDP()(c)
+	}
+}
+
+// TCP returns the transport over TCP connections, whatever Config.Network says about it.
+func TCP() TransportFactory {
+	return func(c *Config) (dataplane.Transport, error) {
+		c.Network.TCPOnly, c.Network.UnicastOnly = true, false
+		return ByNetwork()(c)
+	}
+}
+
+// UnicastUDP returns the transport over UDP without multicast, whatever Config.Network says about it.
+func UnicastUDP() TransportFactory {
+	return func(c *Config) (dataplane.Transport, error) {
+		c.Network.UnicastOnly, c.Network.TCPOnly = true, false
+		return ByNetwork()(c)
+	}
+}
+
+// overTree opens a transport without multicast on the interface of the configuration, and gives it channels.
+func overTree(c *Config, open func(c *Config) (dataplane.Transport, error)) (dataplane.Transport, error) {
+	inner, err := open(c)
+	if err != nil {
+		return nil, fmt.Errorf("open transport: %w", err)
+	}
+	seeds, err := c.seeds(inner.Local())
+	if err != nil {
+		return nil, errors.Join(err, inner.Close())
+	}
+	t, err := tree.New(inner, tree.Config{FanOut: c.Network.FanOut, Direct: c.Network.TCPDirect, Seeds: seeds})
+	if err != nil {
+		return nil, errors.Join(err, inner.Close())
+	}
+	return t, nil
+}
+
+// Sizes of the TCP transport's arena: packets may be long, since nothing cuts them.
+const (
+	tcpPacket     = 16000
+	tcpChunkBytes = 16384
+	tcpFrames     = 4096
+)
+
+func openTCP(c *Config) (dataplane.Transport, error) {
+	name, err := c.oneInterface()
+	if err != nil {
+		return nil, err
+	}
+	mtu := tcpPacket
+	if c.MaxPacket > 0 {
+		mtu = min(mtu, c.MaxPacket)
+	}
+	return tcp.Open(tcp.Config{
+		Interface: name, Port: c.PeerPort, MTU: mtu, Log: c.logger(),
+		Arena: frame.Config{ChunkSize: tcpChunkBytes, TxChunks: max(tcpFrames, 2*c.MaxUnstable), RxRuns: tcpFrames},
+	})
+}
+
+// openUnicast opens UDP without multicast.
+func openUnicast(c *Config) (dataplane.Transport, error) {
+	cfg, err := c.udpConfig()
+	if err != nil {
+		return nil, err
+	}
+	cfg.GroupPort = 0
+	return udp.Open(cfg)
+}
+
+// seeds returns where processes may be.
+func (c *Config) seeds(local dataplane.Endpoint) ([]dataplane.Endpoint, error) {
+	hosts := c.Network.Hosts
+	if len(hosts) == 0 {
+		hosts = []string{local.AddrPort().Addr().String()}
+	}
+	var seeds []dataplane.Endpoint
+	for _, h := range hosts {
+		name, port, err := net.SplitHostPort(h)
+		if err != nil {
+			name, port = strings.Trim(h, "[]"), ""
+		}
+		addr, err := lookUp(name, local.AddrPort().Addr().Is4())
+		if err != nil {
+			return nil, fmt.Errorf("host %q: %w", h, err)
+		}
+		first, last := int(c.PeerPort), min(int(c.PeerPort)+seedPorts-1, 65535)
+		if port != "" {
+			if first, err = strconv.Atoi(port); err != nil || first < 1 || first > 65535 {
+				return nil, fmt.Errorf("host %q: port %q is not a number from 1 to 65535", h, port)
+			}
+			last = first
+		}
+		for p := first; p <= last; p++ {
+			seeds = append(seeds, dataplane.EndpointOf(netip.AddrPortFrom(addr, uint16(p))))
+		}
+	}
+	return seeds, nil
+}
+
+// lookUp returns a host's first address of a family.
+func lookUp(name string, four bool) (netip.Addr, error) {
+	if a, err := netip.ParseAddr(name); err == nil {
+		return a.Unmap(), nil
+	}
+	ips, err := net.LookupIP(name)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for _, ip := range ips {
+		if a, ok := netip.AddrFromSlice(ip); ok && a.Unmap().Is4() == four {
+			return a.Unmap(), nil
+		}
+	}
+	return netip.Addr{}, errors.New("has no address of the family that this process uses")
+}
+
+// oneInterface returns the interface to talk on: those that are named, or with a subnet those that it selects, without
+// the first one if that is to be skipped. More than one cannot be used in this version.
+func (c *Config) oneInterface() (string, error) {
+	names := slices.Clone(c.Interfaces)
+	if n := &c.Network; n.Subnet.IsValid() {
+		var err error
+		if names, err = n.selected(); err != nil {
+			return "", err
+		}
+	}
+	if c.Network.SkipFirst && len(names) > 0 {
+		names = names[1:]
+	}
+	switch len(names) {
+	case 0:
+		return "", fmt.Errorf("interfaces: none is left of %v with subnet %v, netmask %v and the first one skipped: %v",
+			c.Interfaces, c.Network.Subnet, c.Network.Netmask, c.Network.SkipFirst)
+	case 1:
+		return names[0], nil
+	}
+	return "", fmt.Errorf("%w: %s", errOneInterface, strings.Join(names, ", "))
+}
+
+// selected returns the interfaces that are up and have an address in the subnet.
+func (n *Network) selected() ([]string, error) {
+	all, err := net.Interfaces()
+	if err != nil {
+		return nil, fmt.Errorf("interfaces: %w", err)
+	}
+	var names []string
+	for _, ifi := range all {
+		if ifi.Flags&net.FlagUp == 0 {
+			continue
+		}
+		addrs, err := ifi.Addrs()
+		if err != nil {
+			return nil, fmt.Errorf("addresses of interface %q: %w", ifi.Name, err)
+		}
+		if slices.ContainsFunc(addrs, func(a net.Addr) bool { return n.matches(a.String()) }) {
+			names = append(names, ifi.Name)
+		}
+	}
+	return names, nil
+}
+
+// matches tells whether an interface's address, printed as a prefix, lies in the subnet.
+func (n *Network) matches(prefix string) bool {
+	p, err := netip.ParsePrefix(prefix)
+	if err != nil || !p.Addr().Unmap().Is4() {
+		return false
+	}
+	has, mask, want := p.Addr().Unmap().As4(), n.Netmask.As4(), n.Subnet.As4()
+	for i := range has {
+		if has[i]&mask[i] != want[i]&mask[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// engineChannels returns the channels that the protocols use.
+func (n *Network) engineChannels() engine.Channels {
+	low, high, most := n.channels()
+	return engine.Channels{Low: dataplane.Channel(low), Count: int(min(uint32(most), high-low+1))}
+}

@@ -60,7 +60,7 @@ func allSteps() []step {
 			"--suspect-after 5s",
 			3 * time.Minute},
 		{"bpf", 2, "./bpf", testCall, 3 * time.Minute},
-		{"xdp", 2, "./transports/xdp", testCall + "-test.short", 9 * time.Minute},
+		{"xdp", 2, "./transports/xdp", testCall + "-test.short -test.skip /without-multicast", 9 * time.Minute},
 		{"small-limit", 2, "./cmd/khamsin/internal/tuning", "env KHAMSIN_DISPOSABLE=1 " + testCall +
 			"-test.run ^TestSmallLimit", 5 * time.Minute},
 	}
@@ -115,9 +115,12 @@ func (p *plan) build(ctx context.Context, dir string) error {
 		if err := checkLinks(filepath.Join(into, "run")); err != nil {
 			return err
 		}
-		data := filepath.Join(pkg, "testdata")
-		if _, err := os.Stat(data); err == nil {
-			if err := os.CopyFS(filepath.Join(into, "testdata"), os.DirFS(data)); err != nil {
+		for _, data := range []string{"testdata", "src"} { // what tests read
+			from := filepath.Join(pkg, data)
+			if _, err := os.Stat(from); err != nil {
+				continue
+			}
+			if err := os.CopyFS(filepath.Join(into, data), os.DirFS(from)); err != nil {
 				return err
 			}
 		}

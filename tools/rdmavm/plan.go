@@ -158,7 +158,7 @@ const scriptHead = `set -u
 /usr/sbin/ip addr add ` + guestSubnet + `%[1]d/24 dev eth0 || exit 97
 /usr/sbin/ip link set eth0 mtu 4200 up || exit 97
 /usr/sbin/rdma link add ` + guestDevice + ` type rxe netdev eth0 || { echo "no RDMA device could be made"; exit 98; }
-export KHAMSIN_REQUIRE=rdma,rdma-peer,netns KHAMSIN_RDMA_DEV=` + guestDevice + `
+export KHAMSIN_REQUIRE=rdma,rdma-peer,netns,xdp KHAMSIN_RDMA_DEV=` + guestDevice + `
 export KHAMSIN_RDMA_SELF=` + guestSubnet + `%[1]d KHAMSIN_RDMA_PEER=` + guestSubnet + `%[2]d
 ulimit -l unlimited
 failed=0

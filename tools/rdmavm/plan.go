@@ -60,7 +60,7 @@ func allSteps() []step {
 			"--suspect-after 5s",
 			3 * time.Minute},
 		{"bpf", 2, "./bpf", testCall, 3 * time.Minute},
-		{"xdp", 2, "./transports/xdp", testCall + "-test.short -test.skip /without-multicast", 9 * time.Minute},
+		{"xdp", 2, "./transports/xdp", testCall + "-test.short -test.skip //without-multicast", 9 * time.Minute},
 		{"small-limit", 2, "./cmd/khamsin/internal/tuning", "env KHAMSIN_DISPOSABLE=1 " + testCall +
 			"-test.run ^TestSmallLimit", 5 * time.Minute},
 	}

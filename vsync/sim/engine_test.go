@@ -39,6 +39,7 @@ func TestSeedsThatFailed(t *testing.T) {
 		{2942, "a lane did not go on when a joiner had its state"},
 		{3202, "a cut asked for packets beyond the window, and survivors refused them"},
 		{5398, "a watcher was relieved and not told so, because the ORACLE's leader failed"},
+		{1172, "a member that left was not told, because two leaders of the ORACLE's failed in turn"},
 		{911, "followers of a leader without a majority went on for twice the time"},
 	} {
 		if r := Run(Options{Seed: k.seed}); r.Failed() {

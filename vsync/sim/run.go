@@ -20,6 +20,7 @@ const (
 	drainBound    = 5 * time.Second        // until a world at rest holds next to no frames
 	stopBound     = 10 * time.Second       // until a process that was stopped is over
 	heldMax       = 64                     // frames that a process may hold when the world is at rest
+	stillMax      = 1 << 20                // events at one moment of the virtual clock
 )
 
 // Run plays the world of a seed and judges it.

@@ -106,6 +106,7 @@ type World struct {
 	token      uint64
 	sending    bool // applications send on their own
 	healed     bool
+	still      int           // events at the present moment
 	every      time.Duration // between two looks for what runUntil waits for
 	scratch    []byte
 	onEntry    func(m *member, e *entry)       // sees every entry of every log; for stories
@@ -288,6 +289,10 @@ func (w *World) runUntil(end clock.Time, stop func() bool) bool {
 		next := min(end, w.now.Add(w.every))
 		for w.agenda.first() <= next {
 			e := w.agenda.take()
+			if w.still++; w.now != e.at {
+				w.still = 0
+			}
+			invariant.Check(w.still < stillMax, "sim: %d events at %s, and more of them", w.still, stamp(e.at))
 			w.now = e.at
 			w.do(&e)
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/khamsin-io/khamsin/vsync/internal/canary"
 	"github.com/khamsin-io/khamsin/vsync/internal/flush"
 	"github.com/khamsin-io/khamsin/vsync/internal/link"
+	"github.com/khamsin-io/khamsin/vsync/internal/member"
 	"github.com/khamsin-io/khamsin/vsync/internal/order"
 	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
 	"github.com/khamsin-io/khamsin/vsync/internal/safe"
@@ -378,7 +379,7 @@ func (g *group) maybeLeave(now clock.Time) {
 	if g.view != nil {
 		through = g.view.ID
 	}
-	g.e.member.Leave(now, g.name, through)
+	g.e.member.Leave(now, member.Command{Group: g.name, Through: through, Handle: uint32(g.handle)})
 }
 
 // end makes the group over at this process.

@@ -30,7 +30,7 @@ func (e *Engine) Join(now clock.Time, req JoinRequest) Handle {
 		e.byName[req.Name] = g
 		e.member.Join(now, member.Command{
 			Group: req.Name, Create: req.Mode == CreateOnly, Signature: req.Signature, Handlers: req.Handlers,
-			SafeCopies: req.SafeCopies,
+			SafeCopies: req.SafeCopies, Handle: uint32(g.handle),
 		})
 	}
 	return g.handle

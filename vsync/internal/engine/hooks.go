@@ -59,8 +59,8 @@ func (h *hooks) Watch(now clock.Time, w *pdu.Watch) { h.detect.Assign(now, w) }
 func (h *hooks) Gone(_ clock.Time, a core.Address) { h.links.Close(a.Incarnation) }
 
 // Refused is called when a join was refused, or a group is over for this process.
-func (h *hooks) Refused(now clock.Time, name string, why member.Refusal, handlers string) {
-	g := h.byName[name]
+func (h *hooks) Refused(now clock.Time, handle uint32, why member.Refusal, handlers string) {
+	g := (*Engine)(h).group(Handle(handle))
 	if g == nil {
 		return
 	}
@@ -75,6 +75,16 @@ func (h *hooks) Refused(now clock.Time, name string, why member.Refusal, handler
 		g.end(ErrLeft)
 	}
 	(*Engine)(h).maybeDepart(now)
+}
+
+// Moved is called when the ORACLE has changed: what its old leader knew and did not tell is asked for again.
+func (h *hooks) Moved(now clock.Time) {
+	for _, g := range h.groups {
+		if g != nil && g.leaving && g.asked {
+			g.asked = false
+			g.maybeLeave(now)
+		}
+	}
 }
 
 // Proposed is called by the ORACLE's word to coordinate a view change.

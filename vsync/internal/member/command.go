@@ -38,6 +38,7 @@ type Command struct {
 	Op     Op
 	By     core.Address // the process that asks
 	Number uint64       // its requests' numbers grow by one; zero for the ORACLE's own commands
+	Handle uint32       // opJoin, opLeave: the requester's own number of its membership; it stays with the requester
 
 	Who        core.Address // opAdd, opRemove, opKeep
 	Eligible   bool         // opAdd: may be an ORACLE member

@@ -254,12 +254,13 @@ func TestRefusals(t *testing.T) {
 	a, b := w.sites[0], w.sites[1]
 	a.m.Join(w.now, Command{Group: "g", Signature: 1})
 	w.run(time.Second)
-	b.m.Join(w.now, Command{Group: "g", Create: true})
-	b.m.Join(w.now, Command{Group: "g", Signature: 2})
-	b.m.Join(w.now, Command{Group: "g", Signature: 1})
-	b.m.Leave(w.now, "g", 0)
+	b.m.Join(w.now, Command{Group: "g", Create: true, Handle: 7})
+	b.m.Join(w.now, Command{Group: "g", Signature: 2, Handle: 8})
+	b.m.Join(w.now, Command{Group: "g", Signature: 1, Handle: 9})
+	b.m.Leave(w.now, Command{Group: "g", Handle: 9})
+	b.m.Leave(w.now, Command{Group: "never joined", Handle: 10})
 	w.run(time.Second)
-	for _, want := range []string{"refused g 1", "refused g 2", "refused g 0"} {
+	for _, want := range []string{"refused 7 1", "refused 8 2", "refused 9 0", "refused 10 0"} {
 		if !b.heard(want) {
 			t.Errorf("was told %v, not %q", b.said, want)
 		}

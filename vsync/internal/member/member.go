@@ -51,7 +51,8 @@ type Hooks interface {
 	Proposed(now clock.Time, p *pdu.Propose)
 	Decided(now clock.Time, d *pdu.Decision)
 	// handlers is what the members have, when why is RefusedSignature
-	Refused(now clock.Time, group string, why Refusal, handlers string)
+	Refused(now clock.Time, handle uint32, why Refusal, handlers string)
+	Moved(now clock.Time) // other processes are the ORACLE, or another one leads it
 	Watch(now clock.Time, w *pdu.Watch)
 	Gone(now clock.Time, a core.Address)
 	OracleChanged(text string)
@@ -194,9 +195,15 @@ func (m *Machine) Join(now clock.Time, c Command) {
 
 // Leave asks to be left out of a group's next view. Through is the view up to which every state that this member had to
 // make was received. Asking again, with a later view, is how a member that leaves says that it has handed the state
-// over.
-func (m *Machine) Leave(now clock.Time, group string, through core.ViewID) {
-	m.Request(now, Command{Op: opLeave, Group: group, Through: through})
+// over. Asking again is also how it finds out that it is no member any more, when nobody could tell it.
+func (m *Machine) Leave(now clock.Time, c Command) {
+	c.Op = opLeave
+	for i := range m.pending {
+		if p := &m.pending[i]; p.Op == opLeave && p.Handle == c.Handle && p.Through == c.Through {
+			return
+		}
+	}
+	m.Request(now, c)
 }
 
 // Keep asks that a member who leaves stays for another view, because with it the group would lose its state.
@@ -317,7 +324,9 @@ func (m *Machine) handle(now clock.Time, t pdu.Type, msg pdu.Message) {
 	case *pdu.Done:
 		m.onDone(now, v)
 	case *pdu.Refuse:
-		m.hooks.Refused(now, v.Name, Refusal(v.Reason), v.Handlers)
+		if len(m.pending) > 0 && m.pending[0].Number == v.Number {
+			m.hooks.Refused(now, m.pending[0].Handle, Refusal(v.Reason), v.Handlers)
+		}
 	case *pdu.Watch:
 		m.hooks.Watch(now, v)
 	case *pdu.Propose:
@@ -344,6 +353,7 @@ func (m *Machine) onWelcome(now clock.Time, w *pdu.Welcome) {
 		m.lingerAt = now
 	}
 	if changed {
+		m.hooks.Moved(now)
 		m.ask(now)
 	}
 }

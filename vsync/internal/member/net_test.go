@@ -30,15 +30,16 @@ type letter struct {
 
 // site is one process: it is its machine's Lane and Hooks.
 type site struct {
-	net  *net
-	m    *Machine
-	out  *pdu.Outbox
-	self core.Address
-	dead bool
-	said []string // what the machine told the engine
-	gone []core.Address
-	view map[string]*pdu.Decision
-	prop []*pdu.Propose
+	moved int // how often the ORACLE changed
+	net   *net
+	m     *Machine
+	out   *pdu.Outbox
+	self  core.Address
+	dead  bool
+	said  []string // what the machine told the engine
+	gone  []core.Address
+	view  map[string]*pdu.Decision
+	prop  []*pdu.Propose
 }
 
 func newNet(t testing.TB) *net { return &net{t: t, now: 1, apart: map[[2]int]bool{}} }
@@ -188,9 +189,10 @@ func (x *site) say(format string, args ...any) { x.said = append(x.said, fmt.Spr
 func (x *site) Attached(clock.Time, uint32)           { x.say("attached") }
 func (x *site) Proposed(_ clock.Time, p *pdu.Propose) { x.prop = append(x.prop, p) }
 func (x *site) Decided(_ clock.Time, d *pdu.Decision) { x.view[d.Name] = d }
-func (x *site) Refused(_ clock.Time, group string, why Refusal, _ string) {
-	x.say("refused %s %d", group, why)
+func (x *site) Refused(_ clock.Time, handle uint32, why Refusal, _ string) {
+	x.say("refused %d %d", handle, why)
 }
+func (x *site) Moved(clock.Time) { x.moved++ }
 func (x *site) Watch(_ clock.Time, w *pdu.Watch) {
 	x.say("watches %d, watched by %d", len(w.Targets), len(w.Watchers))
 }

@@ -241,7 +241,7 @@ func (m *Machine) effect(now clock.Time, e *Effect, leading bool) {
 		m.tell(now, e.Who, pdu.TypeWelcome, m.welcome())
 	case EffectRefused:
 		m.tell(now, e.Who, pdu.TypeRefuse, &pdu.Refuse{
-			Name: e.Group, Reason: uint8(e.Refusal), Handlers: e.Handlers,
+			Name: e.Group, Reason: uint8(e.Refusal), Number: e.Number, Handlers: e.Handlers,
 		})
 	case EffectPropose:
 		m.tell(now, e.Propose.Coordinator, pdu.TypePropose, e.Propose)
@@ -256,7 +256,7 @@ func (m *Machine) effect(now clock.Time, e *Effect, leading bool) {
 		}
 	case EffectEnded:
 		for _, a := range e.Members {
-			m.tell(now, a, pdu.TypeRefuse, &pdu.Refuse{Name: e.Group, Reason: uint8(RefusedNot)})
+			m.tell(now, a, pdu.TypeRefuse, &pdu.Refuse{Name: e.Group, Reason: uint8(RefusedNot), Number: e.Number})
 		}
 	case EffectGather:
 		m.lead.gather = append(m.lead.gather, gathering{e.Group, now.Add(m.cfg.Gather)})
@@ -421,6 +421,7 @@ func (m *Machine) tickOracle(now clock.Time) {
 	}
 	if !m.cons.Leader() {
 		m.lead.beatAt, m.lead.welcomeAt, m.lead.recallAt = clock.Never, clock.Never, clock.Never
+		m.lead.gather = nil // the next leader finds out for itself
 		return
 	}
 	if m.lead.recallAt <= now {

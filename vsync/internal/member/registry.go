@@ -142,7 +142,8 @@ func (r *Registry) Apply(c *Command) []Effect {
 			return nil
 		case p != nil && c.Number <= p.lastDone:
 			if c.Number == p.lastDone && p.answer != (answer{}) {
-				e := Effect{Kind: EffectRefused, Who: c.By, Group: p.answer.group, Refusal: p.answer.refusal}
+				e := Effect{Kind: EffectRefused, Who: c.By, Group: p.answer.group, Refusal: p.answer.refusal,
+					Number: c.Number}
 				if g := r.byName[e.Group]; g != nil && e.Refusal == RefusedSignature {
 					e.Handlers = g.handlers
 				}
@@ -170,6 +171,11 @@ func (r *Registry) Apply(c *Command) []Effect {
 		if g := r.byName[c.Group]; g != nil {
 			g.gathering = false
 			out = r.advance(g, nil, false)
+		}
+	}
+	for i := range out {
+		if out[i].Kind == EffectRefused || out[i].Kind == EffectEnded {
+			out[i].Number = c.Number
 		}
 	}
 	if p := r.find(c.By); p != nil && c.Number != 0 {
@@ -275,10 +281,12 @@ func (r *Registry) create(c *Command) *group {
 	return g
 }
 
+// leave takes a member out of the next view. Who is no member any more, and was not told because the ORACLE's leader
+// failed, is told now.
 func (r *Registry) leave(c *Command) []Effect {
 	g := r.byName[c.Group]
 	if g == nil {
-		return nil
+		return []Effect{{Kind: EffectEnded, Group: c.Group, Members: []core.Address{c.By}}}
 	}
 	if slices.Contains(g.joining, c.By) {
 		g.joining = without(g.joining, c.By)
@@ -289,7 +297,7 @@ func (r *Registry) leave(c *Command) []Effect {
 		return r.advance(g, out, true)
 	}
 	if g.current == nil || !g.current.View.Contains(c.By) {
-		return nil
+		return []Effect{{Kind: EffectEnded, Group: g.name, Members: []core.Address{c.By}}}
 	}
 	g.debts = slices.DeleteFunc(slices.Clone(g.debts), func(d debt) bool {
 		return d.who == c.By &&

@@ -189,8 +189,8 @@ func TestLeave(t *testing.T) {
 			t.Errorf("%d, who is no member, leaves: %+v", by, out)
 		}
 	}
-	if out := w.do(Command{Op: opLeave, By: addr(1), Group: "h"}); len(out) != 1 {
-		t.Errorf("left what does not exist: %+v", out)
+	if out := w.do(Command{Op: opLeave, By: addr(1), Group: "h"}); len(out) != 2 || len(said(out, EffectEnded)) != 1 {
+		t.Errorf("left what does not exist: %+v, want to be told so", out)
 	}
 	w.do(Command{Op: opLeave, By: addr(1), Group: "g", Through: 99})
 	if p := w.a.byName["g"].pending; p == nil || p.Coordinator != addr(2) {

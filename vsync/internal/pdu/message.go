@@ -267,6 +267,7 @@ func (m *Watch) Decode(r *Reader) {
 type Refuse struct {
 	Name     string
 	Reason   uint8  // a member.Refusal
+	Number   uint64 // of the request
 	Handlers string // of the group's members, when the joiner's differ
 }
 
@@ -274,11 +275,14 @@ type Refuse struct {
 func (m *Refuse) Append(w *Writer) {
 	w.String(m.Name)
 	w.Byte(m.Reason)
+	w.Uint(m.Number)
 	w.String(m.Handlers)
 }
 
 // Decode reads what Append wrote.
-func (m *Refuse) Decode(r *Reader) { m.Name, m.Reason, m.Handlers = r.String(), r.Byte(), r.String() }
+func (m *Refuse) Decode(r *Reader) {
+	m.Name, m.Reason, m.Number, m.Handlers = r.String(), r.Byte(), r.Uint(), r.String()
+}
 
 // Poison tells a process that it was removed from the system.
 type Poison struct {

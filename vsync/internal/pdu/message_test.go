@@ -126,7 +126,7 @@ func drawMessage(t *rapid.T) (Type, Message) {
 		return TypeDone, &Done{rapid.Uint64().Draw(t, "number")}
 	case 2:
 		return TypeRefuse, &Refuse{Name: rapid.String().Draw(t, "name"), Reason: rapid.Byte().Draw(t, "reason"),
-			Handlers: rapid.String().Draw(t, "handlers")}
+			Number: rapid.Uint64().Draw(t, "number"), Handlers: rapid.String().Draw(t, "handlers")}
 	case 3:
 		return TypePropose, &Propose{drawDecision(t), drawView(t, 0), drawAddresses(t, "flushers", 0), address(3)}
 	case 4:

@@ -25,9 +25,13 @@ const codeNumber Code = 1
 
 // quick are options for systems that live for one test.
 func quick(hub *mem.Hub, opts ...Option) []Option {
+	suspect := 400 * time.Millisecond
+	if raceEnabled {
+		suspect = 2 * time.Second // the race detector makes everything slow
+	}
 	return append([]Option{
 		WithTransport(Mem(hub)), WithDiscovery(60 * time.Millisecond), WithHeartbeat(50 * time.Millisecond),
-		WithSuspectAfter(400 * time.Millisecond), WithMute(),
+		WithSuspectAfter(suspect), WithMute(),
 	}, opts...)
 }
 

@@ -22,8 +22,8 @@ const controlPort = 18791
 // peersPatience is how long one machine waits for the other.
 const peersPatience = 90 * time.Second
 
-// pair is what the two machines of a test have between them, besides RDMA.
-type pair struct {
+// machinePair is what the two machines of a test have between them, besides RDMA.
+type machinePair struct {
 	t       *testing.T
 	left    bool
 	ifName  string
@@ -31,8 +31,8 @@ type pair struct {
 	decoder *json.Decoder
 }
 
-// newPair meets the other machine. The one with the lower address is the left one.
-func newPair(t *testing.T) *pair {
+// newMachinePair meets the other machine. The one with the lower address is the left one.
+func newMachinePair(t *testing.T) *machinePair {
 	t.Helper()
 	self, peer := os.Getenv("KHAMSIN_RDMA_SELF"), os.Getenv("KHAMSIN_RDMA_PEER")
 	if self == "" || peer == "" {
@@ -42,7 +42,7 @@ func newPair(t *testing.T) *pair {
 		t.Skip("no second machine: KHAMSIN_RDMA_SELF and KHAMSIN_RDMA_PEER are not set")
 	}
 	a, b := netip.MustParseAddr(self), netip.MustParseAddr(peer)
-	p := &pair{t: t, left: a.Less(b), ifName: interfaceOf(t, a)}
+	p := &machinePair{t: t, left: a.Less(b), ifName: interfaceOf(t, a)}
 	conn := p.connect(a, b)
 	t.Cleanup(func() { _ = conn.Close() })
 	if err := conn.SetDeadline(time.Now().Add(2 * peersPatience)); err != nil {
@@ -74,7 +74,7 @@ func interfaceOf(t *testing.T, ip netip.Addr) string {
 }
 
 // connect makes the connection: left listens, right calls until left does.
-func (p *pair) connect(self, peer netip.Addr) net.Conn {
+func (p *machinePair) connect(self, peer netip.Addr) net.Conn {
 	p.t.Helper()
 	deadline := time.Now().Add(peersPatience)
 	if p.left {
@@ -105,7 +105,7 @@ func (p *pair) connect(self, peer netip.Addr) net.Conn {
 }
 
 // tell sends v to the other machine.
-func (p *pair) tell(v any) {
+func (p *machinePair) tell(v any) {
 	p.t.Helper()
 	if err := p.encoder.Encode(v); err != nil {
 		p.t.Fatalf("tell the other machine: %v", err)
@@ -113,7 +113,7 @@ func (p *pair) tell(v any) {
 }
 
 // hear receives into v what the other machine tells.
-func (p *pair) hear(v any) {
+func (p *machinePair) hear(v any) {
 	p.t.Helper()
 	if err := p.decoder.Decode(v); err != nil {
 		p.t.Fatalf("hear the other machine: %v", err)
@@ -121,7 +121,7 @@ func (p *pair) hear(v any) {
 }
 
 // meet returns when both machines have come to a point of the test.
-func (p *pair) meet(where string) {
+func (p *machinePair) meet(where string) {
 	p.t.Helper()
 	p.tell(where)
 	var there string
@@ -131,7 +131,7 @@ func (p *pair) meet(where string) {
 }
 
 // start starts a system over RDMA with one member.
-func (p *pair) start(opts ...Option) *member {
+func (p *machinePair) start(opts ...Option) *member {
 	p.t.Helper()
 	opts = append([]Option{
 		WithTransport(RDMA()), WithInterfaces(p.ifName), WithOracleSize(1), WithDiscovery(20 * time.Second),
@@ -206,7 +206,7 @@ const (
 //
 // rows: TRN-09
 func TestRDMAPeers(t *testing.T) {
-	p := newPair(t)
+	p := newMachinePair(t)
 	var members []*member
 	if p.left {
 		members = append(members, p.start(WithFastStart()))
@@ -275,7 +275,7 @@ func sizes(views []*View) bool {
 }
 
 // finish sends a marker from each living member, waits for all four of them, and returns the records.
-func (p *pair) finish(members map[string]*member) []record {
+func (p *machinePair) finish(members map[string]*member) []record {
 	names := slices.Sorted(maps.Keys(members))
 	side := uint64(0)
 	if p.left {

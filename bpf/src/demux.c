@@ -198,7 +198,10 @@ struct checksum {
 
 static __always_inline __u32 update(__u32 crc, __u8 byte)
 {
-	return crc32c_table[(crc ^ byte) & 0xff] ^ crc >> 8;
+	__u32 index = crc ^ byte;
+
+	KEEP(index); /* the mask stays behind the exclusive or, in which the verifier of Linux 6.1 loses all bounds */
+	return crc32c_table[index & 0xff] ^ crc >> 8;
 }
 
 /* add_block adds one block; for bpf_loop, which the verifier looks at once and not for every turn. */

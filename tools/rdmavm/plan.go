@@ -60,7 +60,7 @@ func allSteps() []step {
 			"--suspect-after 5s",
 			3 * time.Minute},
 		{"bpf", 2, "./bpf", testCall, 3 * time.Minute},
-		{"xdp", 2, "./transports/xdp", testCall + "-test.short", 9 * time.Minute},
+		{"xdp", 2, "./transports/xdp", testCall + "-test.short -test.skip /without-multicast", 9 * time.Minute},
 		{"small-limit", 2, "./cmd/khamsin/internal/tuning", "env KHAMSIN_DISPOSABLE=1 " + testCall +
 			"-test.run ^TestSmallLimit", 5 * time.Minute},
 	}
@@ -115,9 +115,12 @@ func (p *plan) build(ctx context.Context, dir string) error {
 		if err := checkLinks(filepath.Join(into, "run")); err != nil {
 			return err
 		}
-		data := filepath.Join(pkg, "testdata")
-		if _, err := os.Stat(data); err == nil {
-			if err := os.CopyFS(filepath.Join(into, "testdata"), os.DirFS(data)); err != nil {
+		for _, data := range []string{"testdata", "src"} { // what tests read
+			from := filepath.Join(pkg, data)
+			if _, err := os.Stat(from); err != nil {
+				continue
+			}
+			if err := os.CopyFS(filepath.Join(into, data), os.DirFS(from)); err != nil {
 				return err
 			}
 		}
@@ -155,7 +158,7 @@ const scriptHead = `set -u
 /usr/sbin/ip addr add ` + guestSubnet + `%[1]d/24 dev eth0 || exit 97
 /usr/sbin/ip link set eth0 mtu 4200 up || exit 97
 /usr/sbin/rdma link add ` + guestDevice + ` type rxe netdev eth0 || { echo "no RDMA device could be made"; exit 98; }
-export KHAMSIN_REQUIRE=rdma,rdma-peer,netns KHAMSIN_RDMA_DEV=` + guestDevice + `
+export KHAMSIN_REQUIRE=rdma,rdma-peer,netns,xdp KHAMSIN_RDMA_DEV=` + guestDevice + `
 export KHAMSIN_RDMA_SELF=` + guestSubnet + `%[1]d KHAMSIN_RDMA_PEER=` + guestSubnet + `%[2]d
 ulimit -l unlimited
 failed=0

@@ -100,7 +100,6 @@ func TestSilenceIsAccusedOnce(t *testing.T) {
 
 // A watcher that did not run itself holds that against nobody.
 func TestOwnLatenessDoesNotCount(t *testing.T) {
-	// rows: FD-18
 	r := newRig(t, 8)
 	r.d.Assign(r.now, assign(1, 1))
 	r.run(time.Second, 1)

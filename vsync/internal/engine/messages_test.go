@@ -116,7 +116,7 @@ func TestRaw(t *testing.T) {
 
 // A flush is over when what was sent before it is where it should be, and not before.
 func TestFlush(t *testing.T) {
-	// rows: FLU-01, FLU-02, FLU-03, FLU-05, FLU-10
+	// rows: FLU-01, FLU-02, FLU-05, FLU-10
 	w, hs := form(t, 4)
 	x := w.nodes[0]
 	flush := func(k int, token uint64) {

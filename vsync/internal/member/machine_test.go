@@ -116,7 +116,6 @@ func TestTwoSystemsMeet(t *testing.T) {
 
 // When the leader fails another member of the ORACLE leads, the next process is let in, and requests go on.
 func TestLeaderFails(t *testing.T) {
-	// rows: FD-20
 	w := form(t, 5, nil)
 	lead := w.leaders()[0]
 	w.sites[4].m.Join(w.now, Command{Group: "g"})
@@ -149,7 +148,7 @@ func TestLeaderFails(t *testing.T) {
 
 // A leader that is cut off gives up, and what is left on its side; the majority goes on without them.
 func TestMajorityLost(t *testing.T) {
-	// rows: FD-16, SAF-03
+	// rows: FD-16
 	w := form(t, 5, nil)
 	lead := w.leaders()[0]
 	var rest []int
@@ -213,7 +212,7 @@ func TestPartitionsIgnored(t *testing.T) {
 }
 
 func TestAccusations(t *testing.T) {
-	// rows: FD-10, FD-12
+	// rows: FD-10
 	t.Run("a member of the ORACLE reads it in the log", func(t *testing.T) {
 		w := form(t, 5, nil)
 		victim := (w.leaders()[0] + 1) % 3

@@ -166,7 +166,7 @@ func TestRemovedForGood(t *testing.T) {
 
 // Who leaves is out of the next view; who only waited to join is out at once.
 func TestLeave(t *testing.T) {
-	// rows: GRP-12, VIEW-06, VIEW-07
+	// rows: GRP-12, VIEW-06
 	w := newTwins(t)
 	w.form("g", 1, 2, 3)
 	w.add(4, 5)

@@ -59,7 +59,7 @@ func (w *world) finish() {
 // When a view ends, all survivors deliver the same, whatever each had delivered before and whoever crashed: the cut,
 // but for what stands behind causes that nobody holds any more; and they agree on the order.
 func TestClose(t *testing.T) {
-	// rows: MC-08, MC-16, VIEW-15, SAF-31, CAP-01
+	// rows: MC-08, MC-16, VIEW-15, SAF-31
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(1, 4).Draw(t, "n")
 		w := newWorld(t, n)

@@ -16,7 +16,7 @@ type stable []core.Seq
 func (s stable) StableAt(r core.Rank) core.Seq { return s[r] }
 
 func TestAcceptors(t *testing.T) {
-	// rows: SAF-04, SAF-05, SAF-06, SAF-07, SAF-08, SAF-09
+	// rows: SAF-04, SAF-05, SAF-06, SAF-08, SAF-09
 	for _, c := range []struct {
 		name      string
 		n, copies int

@@ -51,6 +51,7 @@ type Counters struct {
 	Received, Short, Foreign, BadCRC, Malformed, OtherSystem, NoGroup, OldView, EarlyDropped uint64
 
 	OtherPart uint64 // packets and poison of another part of a divided system
+	RawLost   uint64 // raw messages of which a part had come
 
 	HeartbeatsSent, HeartbeatsHeard, LinkSent, LinkResent, Starved uint64
 	Streams                                                        StreamCounters

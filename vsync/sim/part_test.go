@@ -113,6 +113,33 @@ func TestMinorityEndsWithThePartition(t *testing.T) {
 	}
 }
 
+// On the minority's side of a cut an OrderedSend may be delivered, and is forgotten with its members; a SafeSend is not
+// delivered there.
+//
+// rows: SAF-01, SAF-03, SAF-10, MC-09, MC-15
+func TestNobodyDeliversSafelyOnTheMinoritysSide(t *testing.T) {
+	s := divided(t, false)
+	s.must(t, "partition 1 4 | 2 3 5\nsend 1 total amnesia\nsend 1 safe never\nsend 2 safe kept\nrun 20s")
+	delivered := func(node int) (list []string) {
+		for _, l := range s.w.history.lives {
+			for i := range l.log {
+				if m := l.log[i].message; m != nil && l.process.node == node {
+					list = append(list, m.text)
+				}
+			}
+		}
+		return list
+	}
+	for node, want := range map[int][]string{1: {"amnesia"}, 4: {"amnesia"}, 2: {"kept"}, 3: {"kept"}, 5: {"kept"}} {
+		if got := delivered(node); !slices.Equal(got, want) {
+			t.Errorf("node %d delivered %q, want %q", node, got, want)
+		}
+	}
+	if r := s.w.result(); r.Failed() {
+		t.Errorf("%+v", r.Failures)
+	}
+}
+
 // rows: FD-17
 func TestPartsGoOnWhenPartitionsAreIgnored(t *testing.T) {
 	s := divided(t, true)

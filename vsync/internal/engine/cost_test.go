@@ -134,3 +134,51 @@ func TestFlushIsAboutOneGroup(t *testing.T) {
 		t.Error("the flush of the group that is cut off is over")
 	}
 }
+
+// What stands around a small message in a packet is bounded, whatever its flavour.
+//
+// rows: MSG-20
+func TestHeadersAreSmall(t *testing.T) {
+	const bound = 64 // the manual allows 1,000 bytes
+	for _, f := range []core.Flavour{core.Unordered, core.FIFO, core.Causal, core.Total, core.Safe, core.Raw} {
+		w, hs := form(t, 3)
+		largest := 0
+		w.drop = func(_, _ int, b []byte) bool {
+			var h wire.Header
+			if h.Peek(b) == nil && (h.Kind == wire.KindData || h.Kind == wire.KindRaw) {
+				largest = max(largest, len(b))
+			}
+			return false
+		}
+		w.nodes[1].submit(hs[1], f, "x")
+		w.run(time.Second)
+		if largest == 0 || largest > 1+bound {
+			t.Errorf("%v: a message of one byte makes a packet of %d", f, largest)
+		}
+	}
+}
+
+// The cap on what is not stable decides when a sender must wait.
+//
+// rows: FLC-02
+func TestLowerCapBlocksEarlier(t *testing.T) {
+	accepted := func(window int) (n int) {
+		w := newNetOf(t, 2, func(c *Config) { c.Limits.Window, c.Limits.Pending = window, 2000 })
+		w.run(time.Second)
+		var hs []Handle
+		for _, x := range w.nodes {
+			hs = append(hs, x.join(JoinRequest{Name: "g"}))
+			w.run(time.Second)
+		}
+		w.drop = func(_, _ int, b []byte) bool { return wire.Kind(b[2]) == wire.KindAck }
+		for w.nodes[0].submit(hs[0], core.FIFO, string(make([]byte, 1000))) == Accepted {
+			w.run(100 * time.Microsecond)
+			n++
+		}
+		return n
+	}
+	low, high := accepted(8), accepted(32)
+	if low < 4 || low > 16 || high < 2*low || high > 48 {
+		t.Errorf("with caps of 8 and 32 packets %d and %d were taken", low, high)
+	}
+}

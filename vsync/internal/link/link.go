@@ -8,7 +8,6 @@
 package link
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
@@ -496,14 +495,4 @@ func (l *Links) retry(now clock.Time, x *lane) {
 	if len(x.unacked) == 0 && len(x.queue) == 0 {
 		x.retryAt = clock.Never
 	}
-}
-
-// Dump describes the lanes that have something to do, a line each.
-func (l *Links) Dump() string {
-	s := ""
-	for _, x := range l.active {
-		s += fmt.Sprintf("  lane to %x kind %d group %d: %d queued, sent %d, acked %d, received %d, %d ahead\n",
-			x.id.peer, x.id.kind, x.id.group, len(x.queue), x.sentTo, x.ackedTo, x.receivedTo, len(x.ahead))
-	}
-	return s
 }

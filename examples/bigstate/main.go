@@ -1,6 +1,6 @@
 // Command bigstate lets a process join a group whose state is large, without holding the group up: it fetches nearly
-// all of the state beforehand, by queries, while updates go on, and the state transfer at the join brings only what changed
-// since. Each part of the state carries the number of the update that changed it last; that is all it takes.
+// all of the state beforehand, by queries, while updates go on, and the state transfer at the join brings only what
+// changed since. Each part of the state carries the number of the update that changed it last; that is all it takes.
 //
 //	go run ./examples/bigstate
 package main

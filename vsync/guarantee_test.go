@@ -181,3 +181,56 @@ func TestJoinWithoutStateAndWithAFaultyMaker(t *testing.T) {
 	must(faulty.Join(within(t)))
 	wantErr(t, "join", b.NewGroup("faulty").Join(within(t)), ErrTransferAborted)
 }
+
+// A replica is read where it is: reading sends nothing.
+//
+// rows: CAP-02
+func TestReadsAreLocal(t *testing.T) {
+	var mu sync.Mutex
+	state := map[int]map[string]int{}
+	groups := crowd(t, 3, func(i int, g *Group) {
+		state[i] = map[string]int{}
+		must(g.Handle(1, func(key string, value int) {
+			mu.Lock()
+			defer mu.Unlock()
+			state[i][key] = value
+		}))
+	})
+	must(groups[0].OrderedSend(within(t), 1, "bolt", 7))
+	must(groups[0].Flush(within(t)))
+	read := func(i int) int {
+		mu.Lock()
+		defer mu.Unlock()
+		return state[i]["bolt"]
+	}
+	for i := range groups {
+		for end := time.Now().Add(10 * time.Second); read(i) != 7; {
+			if time.Now().After(end) {
+				t.Fatalf("member %d never read the update", i)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	before := groups[2].sys.IOStats().Sent
+	for range 100_000 {
+		if read(2) != 7 || groups[2].View().Size() != 3 {
+			t.Fatal("another state")
+		}
+	}
+	sent := groups[2].sys.IOStats().Sent.sub(before)
+	if n := sent.Unicast.Packets + sent.Multicast.Packets; n > 100 { // signs of life go on
+		t.Errorf("%d packets were sent for 100,000 reads", n)
+	}
+}
+
+// BenchmarkFlush is the cost of one Send and its Flush, among three members.
+//
+// rows: FLU-06
+func BenchmarkFlush(b *testing.B) {
+	groups := crowd(b, 3, func(_ int, g *Group) { must(g.Handle(1, func(int) {})) })
+	ctx := b.Context()
+	for b.Loop() {
+		must(groups[1].Send(ctx, 1, 1))
+		must(groups[1].Flush(ctx))
+	}
+}

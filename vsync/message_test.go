@@ -2,8 +2,11 @@ package vsync
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"fmt"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -77,9 +80,45 @@ func TestRawMessages(t *testing.T) {
 	if moved.Sent.Acks > 20 || moved.Sent.Naks > 0 { // what else goes on acknowledges, too
 		t.Errorf("raw messages are acknowledged: %+v", moved.Sent)
 	}
-	noise := make([]byte, 1<<16)
-	_, _ = rand.Read(noise)
-	wantErr(t, "more than a packet", groups[0].RawSend(within(t), 1, noise), ErrTooLarge)
+}
+
+// A raw request to one member, and its raw reply, arrive when nothing is lost. When the request or the reply is lost,
+// the query ends with its time.
+//
+// rows: RAW-02, RAW-04, RAW-05, RAW-06, RAW-10
+func TestRawToOneMember(t *testing.T) {
+	got := make(chan string, 10)
+	var silent atomic.Bool
+	groups := crowd(t, 2, func(i int, g *Group) {
+		must(g.Handle(1, func(text string) { got <- text }))
+		must(g.Handle(2, func(m *Message, n int) {
+			if silent.Load() { // as if the reply were lost
+				must(m.Silent())
+				return
+			}
+			must(m.RawReply(n + i))
+		}))
+		must(g.Handle(3, func(n int) (int, error) { return n * 2, nil }))
+	})
+	other := groups[1].sys.Address()
+	long := strings.Repeat("long ", 20_000)
+	for _, text := range []string{"short", long} {
+		must(groups[0].RawSendTo(within(t), other, 1, text))
+		if v := take(t, got); v != text {
+			t.Errorf("got %d bytes, want %d", len(v), len(text))
+		}
+	}
+	if v, err := RawAsk[int](within(t), groups[0], other, 2, 40); v != 41 || err != nil {
+		t.Errorf("%v, %v", v, err)
+	}
+	if v, err := RawAsk[int](within(t), groups[0], other, 3, 40); v != 80 || err != nil {
+		t.Errorf("a reliable reply to a raw request: %v, %v", v, err)
+	}
+	silent.Store(true)
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := RawAsk[int](short, groups[0], other, 2, 40)
+	wantErr(t, "no reply", err, ErrNoReply)
 }
 
 // rows: MSG-22, MSG-16

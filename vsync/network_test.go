@@ -141,6 +141,7 @@ func TestUnicastGroup(t *testing.T) {
 	}
 }
 
+// rows: PAR-02, PAR-03, PAR-04, PAR-05, PAR-08, PAR-09, PAR-10, PAR-11, PAR-12, PAR-13
 func TestNetworkSettings(t *testing.T) {
 	for env, check := range map[string]func(n Network) bool{
 		"ISIS_UNICAST_ONLY=1":                     func(n Network) bool { return n.UnicastOnly },

@@ -148,6 +148,12 @@ func AskBytes(ctx context.Context, t Target, to Address, code Code, payload []by
 	return answerOf[[]byte](ctx, t, request{to: to, peer: true, want: 1, code: code, payload: payload, raw: true})
 }
 
+// RawAsk is Ask by a request that may be lost: the member is silent then. Its reply is not lost, unless it replies with
+// Message.RawReply.
+func RawAsk[R any](ctx context.Context, t Target, to Address, code Code, args ...any) (R, error) {
+	return answerOf[R](ctx, as(t, Raw), request{to: to, peer: true, want: 1, code: code, args: args})
+}
+
 func answerOf[R any](ctx context.Context, t Target, r request) (R, error) {
 	var none R
 	q, err := ask(ctx, t.route(), r)
@@ -253,7 +259,10 @@ func (g *Group) sendRequest(ctx context.Context, r *route, q *request, call uint
 	if buf.b = b; err != nil {
 		return err
 	}
-	if p.body = b; q.peer {
+	switch p.body = b; {
+	case q.peer && r.flavour == Raw:
+		return g.postRawTo(ctx, q.to, p)
+	case q.peer:
 		return g.postTo(ctx, q.to, p)
 	}
 	return g.post(ctx, p)

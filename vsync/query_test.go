@@ -289,7 +289,7 @@ func TestQueryTimeouts(t *testing.T) {
 	}
 }
 
-// rows: QRY-09, VIEW-18, FD-04
+// rows: QRY-09, VIEW-18, FD-04, FD-09
 func TestQueryTimeoutThatReportsTheSilent(t *testing.T) {
 	groups := crowd(t, 3, oracle(nil))
 	g := groups[0]

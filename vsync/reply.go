@@ -37,6 +37,13 @@ func (g *Group) onReply(from Address, msg []byte) {
 
 // sendReply sends what body appends as the reply to a call of a member.
 func (g *Group) sendReply(to Address, call uint64, kind replyKind, body func(b []byte) ([]byte, error)) error {
+	return g.sendReplyBy(false, to, call, kind, body)
+}
+
+// sendReplyBy is sendReply, raw or not.
+func (g *Group) sendReplyBy(
+	raw bool, to Address, call uint64, kind replyKind, body func(b []byte) ([]byte, error),
+) error {
 	buf := g.sys.newBuffer()
 	defer buf.free()
 	b := append(binary.AppendUvarint(buf.b[:0], call), byte(kind))
@@ -57,6 +64,9 @@ func (g *Group) sendReply(to Address, call uint64, kind replyKind, body func(b [
 		}
 		g.pending.take(call, reply{from: to, kind: kind, body: slices.Clone(b[head+1:])})
 		return nil
+	}
+	if raw {
+		return g.inner.AnswerRaw(g.sys.host.Context(), to, host.Head{}, b)
 	}
 	err := g.inner.Answer(g.sys.host.Context(), to, host.Head{}, b)
 	if errors.Is(err, host.ErrWouldBlock) { // an inline handler, which must not wait: somebody else does
@@ -82,6 +92,17 @@ func (m *Message) give(how func() error) { m.group.lost(how()) }
 // replies, and replies to what is no query, are refused. It must be called inside the handler; for later, see Detach.
 func (m *Message) Reply(vals ...any) error {
 	return m.checked(func() error { return m.reply(vals) })
+}
+
+// RawReply is Reply by a message that may be lost; the caller then takes this member for silent.
+func (m *Message) RawReply(vals ...any) error {
+	return m.checked(func() error {
+		err := m.group.sendReplyBy(true, m.From, m.call, replyValues, m.group.appendValues(vals))
+		if err == nil {
+			m.duty = dutyDone
+		}
+		return err
+	})
 }
 
 // ReplyBytes answers a query with bytes as they are.

@@ -36,8 +36,8 @@ func (g *Group) UnorderedSend(ctx context.Context, code Code, args ...any) error
 	return cast(ctx, route{g: g, flavour: Unordered}, code, args)
 }
 
-// RawSend multicasts values that may be lost: nobody acknowledges or repairs them. They must fit one packet, or it
-// returns ErrTooLarge.
+// RawSend multicasts values that may be lost: nobody acknowledges or repairs them. When they do not fit one packet, the
+// loss of any of its packets loses the message.
 func (g *Group) RawSend(ctx context.Context, code Code, args ...any) error {
 	return cast(ctx, route{g: g, flavour: Raw}, code, args)
 }
@@ -80,6 +80,19 @@ func (g *Group) SendTo(ctx context.Context, to Address, code Code, args ...any) 
 		defer buf.free()
 		if buf.b, err = g.sys.types.Append(buf.b[:0], args...); err == nil {
 			err = g.postTo(ctx, to, parcel{code: code, flags: flagTyped, body: buf.b})
+		}
+	}
+	return g.fail("send", err)
+}
+
+// RawSendTo sends values to one member that may be lost, as those of RawSend. It never waits.
+func (g *Group) RawSendTo(ctx context.Context, to Address, code Code, args ...any) error {
+	err := g.sendable(code, Raw)
+	if err == nil {
+		buf := g.sys.newBuffer()
+		defer buf.free()
+		if buf.b, err = g.sys.types.Append(buf.b[:0], args...); err == nil {
+			err = g.postRawTo(ctx, to, parcel{flavour: Raw, code: code, flags: flagTyped, body: buf.b})
 		}
 	}
 	return g.fail("send", err)

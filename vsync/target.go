@@ -131,6 +131,14 @@ func (g *Group) postTo(ctx context.Context, to Address, p parcel) error {
 	return g.inner.SubmitTo(ctx, to, head, body)
 }
 
+// postRawTo sends a message to one member that may be lost.
+func (g *Group) postRawTo(ctx context.Context, to Address, p parcel) error {
+	buf := g.sys.newBuffer()
+	defer buf.free()
+	head, body := g.wrap(&p, buf)
+	return g.inner.SubmitRawTo(ctx, to, head, body)
+}
+
 // sendable tells why a message cannot be sent, whatever its arguments, nil if it can.
 func (g *Group) sendable(code Code, f Flavour) error {
 	switch {

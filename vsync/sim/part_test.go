@@ -2,6 +2,7 @@ package sim
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -110,6 +111,113 @@ func TestMinorityEndsWithThePartition(t *testing.T) {
 	}
 	if r := s.w.result(); r.Failed() {
 		t.Errorf("%+v", r.Failures)
+	}
+}
+
+// On the minority's side of a cut an OrderedSend may be delivered, and is forgotten with its members; a SafeSend is not
+// delivered there.
+//
+// rows: SAF-01, SAF-03, SAF-10, MC-09, MC-15
+func TestNobodyDeliversSafelyOnTheMinoritysSide(t *testing.T) {
+	s := divided(t, false)
+	s.must(t, "partition 1 4 | 2 3 5\nsend 1 total amnesia\nsend 1 safe never\nsend 2 safe kept\nrun 20s")
+	delivered := func(node int) (list []string) {
+		for _, l := range s.w.history.lives {
+			for i := range l.log {
+				if m := l.log[i].message; m != nil && l.process.node == node {
+					list = append(list, m.text)
+				}
+			}
+		}
+		return list
+	}
+	for node, want := range map[int][]string{1: {"amnesia"}, 4: {"amnesia"}, 2: {"kept"}, 3: {"kept"}, 5: {"kept"}} {
+		if got := delivered(node); !slices.Equal(got, want) {
+			t.Errorf("node %d delivered %q, want %q", node, got, want)
+		}
+	}
+	if r := s.w.result(); r.Failed() {
+		t.Errorf("%+v", r.Failures)
+	}
+}
+
+// A client is answered when an ordered update was flushed: then no crash of some members forgets it. Without the Flush
+// it may be forgotten with those who alone had it.
+//
+// rows: FLU-11, CAP-04, CAP-07, MC-15
+func TestFlushBeforeTheAnswer(t *testing.T) {
+	timing, limits := engine.Defaults()
+	for _, flush := range []bool{false, true} {
+		w := NewWorld(Options{
+			Seed: 1, Nodes: 1, Groups: 1, Oracle: 3, Faults: time.Second,
+			Weather: &Weather{Delay: 100 * time.Microsecond},
+			Mix:     &Mix{Burst: 1, Flavours: [6]int{core.FIFO: 1}, ConsumeBatch: 1}, timing: &timing, limits: &limits,
+		})
+		w.history.groups, w.history.safeOf = nil, nil
+		s := &story{w: w}
+		w.onEntry = s.saw
+		s.must(t, "nodes 5\nrun 1s\njoin 1 2 3 4 5 g\nrun 1s\ndrop 5->1 data 1\ndrop 5->2 data 1\ndrop 5->3 data 1")
+		s.must(t, "drop 1->2 any 20\ndrop 1->3 any 20\nsend 5 total update")
+		if flush {
+			s.must(t, "heal\nflush 5\nrun 100ms")
+			for _, l := range w.history.lives {
+				if !l.has("update") {
+					t.Errorf("%v lacks the update after the flush", l)
+				}
+			}
+		} else {
+			s.must(t, "run 150us")
+		}
+		s.must(t, "crash 5\ncrash 4\nrun 10s")
+		for _, l := range w.history.lives {
+			if n := l.process.node; n <= 3 && l.has("update") != flush {
+				t.Errorf("flush %v: node %d has the update: %v", flush, n, l.has("update"))
+			}
+		}
+		if got := s.members(1); !slices.Equal(got, []int{1, 2, 3}) {
+			t.Errorf("survivors %v", got)
+		}
+		s.close()
+	}
+}
+
+// has tells whether a life delivered a message of a story.
+func (l *life) has(text string) bool {
+	return slices.ContainsFunc(l.log, func(e entry) bool { return e.message != nil && e.message.text == text })
+}
+
+// One sender that sends as fast as it can, to a large group some of which is slow, costs nobody the membership.
+//
+// rows: FLC-09
+func TestOneSenderFlatOut(t *testing.T) {
+	timing, limits := engine.Defaults()
+	limits.Window, limits.Queue = 64, 64
+	w := NewWorld(Options{
+		Seed: 1, Nodes: 1, Groups: 1, Faults: time.Second,
+		Weather: &Weather{Delay: 100 * time.Microsecond, Loss: 0.01},
+		Mix:     &Mix{Burst: 1, Flavours: [6]int{core.FIFO: 1}, ConsumeBatch: 1}, timing: &timing, limits: &limits,
+	})
+	w.history.groups, w.history.safeOf = nil, nil
+	s := &story{w: w}
+	w.onEntry = s.saw
+	t.Cleanup(s.close)
+	s.must(t, "nodes 20\nrun 1s\njoin 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 g\nrun 1s")
+	for _, m := range []int{7, 13} {
+		w.nodes[m-1].proc.members[0].slow = 2 * time.Millisecond
+	}
+	const rounds, each = 60, 100
+	for range rounds {
+		s.must(t, fmt.Sprintf("send 2 fifo %s %d\nrun 500ms", strings.Repeat("x", 700), each))
+	}
+	s.must(t, "run 30s")
+	for _, l := range w.history.lives {
+		n := 0
+		for i := range l.log {
+			n += btoi(l.log[i].kind == entryMessage)
+		}
+		if l.fate != alive || n != rounds*each {
+			t.Errorf("%v is %v and was given %d messages, want %d", l, l.fate, n, rounds*each)
+		}
 	}
 }
 

@@ -262,6 +262,7 @@ func (g *group) install(now clock.Time, d *pdu.Decision) {
 		g.co = nil
 	}
 	g.partial, g.overtop, g.usesSafe, g.sentCausal = nil, nil, false, false
+	g.forgetRaw()
 	peers := endpoints(d.View.Members)
 	g.e.out.Rosters = append(g.e.out.Rosters, Roster{Channel: g.channel, Group: g.lid, Members: peers})
 	channel := g.channel

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/clock"
 	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/flow"
@@ -18,6 +19,7 @@ func (e *Engine) Join(now clock.Time, req JoinRequest) Handle {
 	e.now = now
 	g := &group{
 		e: e, handle: Handle(len(e.groups) + 1), name: req.Name, at: -1, due: clock.Never, askAt: clock.Never,
+		raws: raws{dueAt: clock.Never},
 		pack: flow.New(e.box, e.cfg.Limits.Pending), unicast: req.Unicast,
 	}
 	e.groups = append(e.groups, g)
@@ -72,7 +74,7 @@ func (e *Engine) Submit(now clock.Time, h Handle, f core.Flavour, msg []byte) Re
 	case len(msg) > e.cfg.Limits.Message:
 		return TooLarge
 	case f == core.Raw:
-		return g.submitRaw(msg)
+		return g.submitRaw(msg, 0, dataplane.Endpoint{})
 	case !g.pack.Append(f, msg):
 		g.full = true
 		return Full

@@ -51,6 +51,7 @@ type Counters struct {
 	Received, Short, Foreign, BadCRC, Malformed, OtherSystem, NoGroup, OldView, EarlyDropped uint64
 
 	OtherPart uint64 // packets and poison of another part of a divided system
+	RawLost   uint64 // raw messages of which a part had come
 
 	HeartbeatsSent, HeartbeatsHeard, LinkSent, LinkResent, Starved uint64
 	Streams                                                        StreamCounters
@@ -70,7 +71,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	t := cfg.Timing
 	e.links = link.New(link.Config{
-		Incarnation: cfg.Self.Incarnation, Retry: t.LinkRetry, Ack: t.Ack,
+		Incarnation: cfg.Self.Incarnation, Retry: t.LinkRetry, Ack: t.Ack, GiveUp: t.Stuck,
 	}, e.box, e)
 	e.detect = detect.New(detect.Config{
 		Incarnation: cfg.Self.Incarnation, Interval: t.Heartbeat, Suspect: e.plantHaste(t.Suspect),

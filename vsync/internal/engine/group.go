@@ -67,6 +67,8 @@ type group struct {
 	sending  int            // transfers under way from here
 	served   []core.Address // the joiners of transfers from here
 
+	raws raws
+
 	planted []Delivery // what a planted bug keeps back; see package canary
 
 	// for the engine's lists
@@ -122,7 +124,7 @@ func (g *group) receive(now clock.Time, h *wire.Header, p *dataplane.Packet) {
 		g.onData(now, h, p)
 		return
 	case wire.KindRaw:
-		g.onRaw(h, p)
+		g.onRaw(now, h, p)
 		return
 	case wire.KindAck:
 		g.st.OnAck(now, h, payload)
@@ -371,7 +373,7 @@ func (g *group) deadline() clock.Time {
 	if g.ended() || g.st == nil {
 		return clock.Never
 	}
-	t := min(g.st.Deadline(), g.askAt)
+	t := min(g.st.Deadline(), g.askAt, g.raws.dueAt)
 	if g.member != nil {
 		t = min(t, g.member.Deadline())
 	}
@@ -383,6 +385,7 @@ func (g *group) deadline() clock.Time {
 
 func (g *group) tick(now clock.Time) {
 	g.st.Tick(now)
+	g.tickRaw(now)
 	for _, r := range g.st.Stuck(now, g.e.cfg.Timing.Stuck) {
 		g.e.accuse(g.view.Members[r], fmt.Sprintf("its handlers in group %q have taken nothing for %v", g.name,
 			g.e.cfg.Timing.Stuck))

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 
-	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/frame"
 	"github.com/khamsin-io/khamsin/dataplane/wire"
 	"github.com/khamsin-io/khamsin/vsync/core"
@@ -125,49 +124,4 @@ func (g *group) addressOf(incarnation uint64) core.Address {
 		}
 	}
 	return core.NoAddress
-}
-
-// submitRaw sends a message unnumbered: it may be lost. A message that does not fit one packet is refused.
-func (g *group) submitRaw(msg []byte) Result {
-	var head [binary.MaxVarintLen64]byte
-	n := binary.PutUvarint(head[:], uint64(len(msg)))
-	if n+len(msg) > g.e.box.Room() {
-		return TooLarge
-	}
-	if g.st == nil || g.st.Frozen() {
-		return Accepted // between views: lost, as raw messages may be
-	}
-	f, ok := g.e.box.Alloc()
-	if !ok {
-		return Accepted
-	}
-	f = g.e.box.Extend(g.e.box.Extend(f, head[:n]), msg)
-	h := wire.Header{
-		Kind: wire.KindRaw, Flags: uint8(core.Raw), Group: g.lid, View: uint64(g.view.ID), Rank: uint32(g.self),
-	}
-	g.e.box.Finish(f, &h)
-	g.handRaw(&h, f)
-	g.st.Broadcast(f)
-	g.e.box.Arena().Tx().Release(f)
-	return Accepted
-}
-
-func (g *group) onRaw(h *wire.Header, p *dataplane.Packet) {
-	if core.Rank(h.Rank) != g.self && !g.st.Frozen() {
-		g.handRaw(h, p.Frame)
-	}
-	g.release(p)
-}
-
-// handRaw delivers a raw packet if the application has room for it.
-func (g *group) handRaw(h *wire.Header, f frame.Frame) {
-	if g.noRoom() {
-		return
-	}
-	g.e.box.Arena().Retain(f)
-	f.Off += wire.HeaderLen
-	f.Len -= wire.HeaderLen
-	g.deliver(Delivery{
-		Kind: DeliverMessages, Flavour: core.Raw, Sender: core.Rank(h.Rank), ViewID: g.view.ID, Frame: f,
-	})
 }

@@ -139,6 +139,30 @@ func (e *Engine) OnMessage(now clock.Time, m link.Message) bool {
 	return true
 }
 
+// OnSilent is called when a process acknowledges no control message any more, though it may send signs of life: what
+// waits for it would wait for ever.
+func (e *Engine) OnSilent(_ clock.Time, peer uint64) {
+	for _, a := range e.member.Oracle() {
+		if a.Incarnation == peer {
+			e.accuse(a, e.deaf())
+			return
+		}
+	}
+	for _, g := range e.groups {
+		if g == nil {
+			continue
+		}
+		if a := g.addressOf(peer); !a.IsZero() {
+			e.accuse(a, e.deaf())
+			return
+		}
+	}
+}
+
+func (e *Engine) deaf() string {
+	return fmt.Sprintf("has acknowledged nothing for %v", e.cfg.Timing.Stuck)
+}
+
 // onPropose takes a proposal in, from the ORACLE when this process shall coordinate, else from the coordinator.
 func (e *Engine) onPropose(now clock.Time, body []byte) {
 	p := new(pdu.Propose)

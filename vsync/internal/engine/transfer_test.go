@@ -131,7 +131,7 @@ func TestInit(t *testing.T) {
 
 // A member that lives and does not answer in a change of views is accused, and the change goes on without it.
 func TestLateInAChange(t *testing.T) {
-	// rows: FD-04
+	// rows: FD-04, FD-19
 	w, hs := form(t, 5)
 	members := w.nodes[0].e.View(hs[0]).Members
 	silent := w.nodes[members[4].PID-1]
@@ -150,6 +150,33 @@ func TestLateInAChange(t *testing.T) {
 	})
 	if !said {
 		t.Error("nobody accused it for that")
+	}
+}
+
+// A coordinator whose signs of life come, and nothing else, is accused when it has acknowledged nothing for
+// Timing.Stuck: the change goes on under another one.
+func TestDeafCoordinator(t *testing.T) {
+	// rows: FD-06
+	w := newNet(t, 5)
+	w.run(time.Second)
+	order := []int{4, 0, 1, 2, 3} // the first to join coordinates; it is no member of the ORACLE
+	for _, i := range order {
+		w.nodes[i].join(JoinRequest{Name: "inventory"})
+		w.run(200 * time.Millisecond)
+	}
+	node := func(rank int) *node { return w.nodes[order[rank]] }
+	coordinator := node(0)
+	w.drop = func(from, _ int, b []byte) bool {
+		kind := wire.Kind(b[2])
+		return from == coordinator.id && (kind == wire.KindLink || kind == wire.KindLinkAck)
+	}
+	node(4).e.Leave(w.now, 1)
+	node(4).collect()
+	w.run(60 * time.Second)
+	for rank := 1; rank < 4; rank++ {
+		if v := node(rank).e.View(1); v == nil || v.Size() != 3 || v.Contains(coordinator.e.cfg.Self) {
+			t.Errorf("rank %d: view %v", rank, v)
+		}
 	}
 }
 

@@ -12,11 +12,13 @@ import (
 type callKind uint8
 
 const (
-	callFunc  callKind = iota // fn
-	callCast                  // group, flavour, head, body
-	callPeer                  // group, to, head, body
-	callReply                 // likewise
-	callChunk                 // transfer, body, last
+	callFunc     callKind = iota // fn
+	callCast                     // group, flavour, head, body
+	callPeer                     // group, to, head, body
+	callReply                    // likewise
+	callRaw                      // likewise: to one member
+	callRawReply                 // likewise
+	callChunk                    // transfer, body, last
 )
 
 // call is a command whose caller waits for the result. The caller's slices are read where they are.
@@ -55,7 +57,7 @@ func (c *call) run(h *Host, now clock.Time) {
 		c.fn(now)
 	case callCast:
 		c.result = c.group.submitOwned(now, c.flavour, c.head, c.body)
-	case callPeer, callReply:
+	case callPeer, callReply, callRaw, callRawReply:
 		c.result = c.group.submitToOwned(now, c)
 	case callChunk:
 		c.result = h.engine.StateChunk(now, c.transfer, c.body, c.last)

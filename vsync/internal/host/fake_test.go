@@ -169,6 +169,10 @@ func (e *fakeEngine) SubmitTo(_ clock.Time, h engine.Handle, to core.Address, ms
 	return engine.Accepted
 }
 
+func (e *fakeEngine) SubmitRawTo(now clock.Time, h engine.Handle, to core.Address, msg []byte, _ bool) engine.Result {
+	return e.SubmitTo(now, h, to, msg)
+}
+
 func (e *fakeEngine) Flush(_ clock.Time, h engine.Handle, _ int, token uint64) {
 	defer e.enter().leave()
 	e.event(engine.Event{Kind: engine.EventFlushed, Group: h, Token: token})

@@ -49,6 +49,7 @@ type Engine interface {
 	Submit(now clock.Time, h engine.Handle, f core.Flavour, msg []byte) engine.Result
 	SubmitTo(now clock.Time, h engine.Handle, to core.Address, msg []byte) engine.Result
 	SubmitReply(now clock.Time, h engine.Handle, to core.Address, msg []byte) engine.Result
+	SubmitRawTo(now clock.Time, h engine.Handle, to core.Address, msg []byte, reply bool) engine.Result
 	Flush(now clock.Time, h engine.Handle, k int, token uint64)
 	StateChunk(now clock.Time, transfer uint64, data []byte, last bool) engine.Result
 	StateAbort(now clock.Time, transfer uint64)

@@ -52,6 +52,16 @@ func (g *Group) Answer(ctx context.Context, to core.Address, head Head, body []b
 	return g.toOne(ctx, callReply, to, head, body)
 }
 
+// SubmitRawTo sends head followed by body to one member, once: it may be lost. It never waits.
+func (g *Group) SubmitRawTo(ctx context.Context, to core.Address, head Head, body []byte) error {
+	return g.toOne(ctx, callRaw, to, head, body)
+}
+
+// AnswerRaw is Answer by a message that may be lost. It never waits.
+func (g *Group) AnswerRaw(ctx context.Context, to core.Address, head Head, body []byte) error {
+	return g.toOne(ctx, callRawReply, to, head, body)
+}
+
 // toOne tries until the message is taken or the caller must not wait any more.
 func (g *Group) toOne(ctx context.Context, k callKind, to core.Address, head Head, body []byte) error {
 	for {
@@ -142,7 +152,7 @@ func (g *Group) peer(k callKind, to core.Address, head Head, body []byte) engine
 	if g.life.Load() != groupActive {
 		return engine.NotMember
 	}
-	if g.peerRoom.shut.Load() {
+	if g.peerRoom.shut.Load() && k != callRaw && k != callRawReply {
 		return engine.Full
 	}
 	c := g.host.newCall()
@@ -181,11 +191,15 @@ func (g *Group) submitToOwned(now clock.Time, c *call) engine.Result {
 	if g.life.Load() != groupActive {
 		return engine.NotMember
 	}
-	submit := g.host.engine.SubmitTo
-	if c.kind == callReply {
-		submit = g.host.engine.SubmitReply
+	e, msg, r := g.host.engine, g.host.join(c.head, c.body), engine.NotMember
+	switch c.kind {
+	case callPeer:
+		r = e.SubmitTo(now, g.handle, c.to, msg)
+	case callReply:
+		r = e.SubmitReply(now, g.handle, c.to, msg)
+	default:
+		r = e.SubmitRawTo(now, g.handle, c.to, msg, c.kind == callRawReply)
 	}
-	r := submit(now, g.handle, c.to, g.host.join(c.head, c.body))
 	if r == engine.Full {
 		g.peerRoom.close()
 	}

@@ -8,7 +8,6 @@
 package link
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
@@ -60,6 +59,10 @@ type Handler interface {
 	// OnMessage takes a message. False means that there is no room for it now: the lane keeps it and takes nothing more
 	// from the network until Kick is called and the message is taken.
 	OnMessage(now clock.Time, m Message) bool
+
+	// OnSilent is told of a peer that has acknowledged nothing on a lane of control messages for Config.GiveUp, however
+	// often it was sent again. It is told again after each further such time.
+	OnSilent(now clock.Time, peer uint64)
 }
 
 // Config describes the process.
@@ -68,6 +71,7 @@ type Config struct {
 	Retry       time.Duration // first retransmission
 	Ack         time.Duration // longest wait before an acknowledgement
 	Message     int           // bytes of one message; zero means messageMax
+	GiveUp      time.Duration // without progress of a control lane before OnSilent; zero: never
 }
 
 type laneID struct {
@@ -94,6 +98,7 @@ type lane struct {
 	sentTo  core.Seq
 	retryAt clock.Time
 	tries   int
+	waitsAt clock.Time // since when the oldest packet waits for its acknowledgement
 
 	receivedTo core.Seq
 	ahead      map[core.Seq]frame.Frame
@@ -261,6 +266,7 @@ func (l *Links) pump(now clock.Time, x *lane) {
 	}
 	if (len(x.unacked) > 0 || len(x.queue) > 0) && x.retryAt == clock.Never {
 		x.retryAt = now.Add(l.cfg.Retry)
+		x.waitsAt = now
 		l.activate(x)
 	}
 }
@@ -316,7 +322,7 @@ func (l *Links) OnAck(now clock.Time, h *wire.Header) {
 	}
 	x.unacked = slices.Delete(x.unacked, 0, n)
 	x.ackedTo = to
-	x.tries = 0
+	x.tries, x.waitsAt = 0, now
 	x.retryAt = clock.Never
 	if len(x.unacked) > 0 {
 		x.retryAt = now.Add(l.cfg.Retry)
@@ -468,6 +474,13 @@ func (l *Links) Tick(now clock.Time) {
 
 // retry sends the oldest unacknowledged packets again: a few, since what follows them may well have arrived.
 func (l *Links) retry(now clock.Time, x *lane) {
+	if x.id.kind == Control && l.cfg.GiveUp > 0 && len(x.unacked) > 0 && now.Sub(x.waitsAt) >= l.cfg.GiveUp {
+		x.waitsAt = now
+		l.to.OnSilent(now, x.id.peer)
+		if len(x.unacked) == 0 {
+			return // its lanes were closed
+		}
+	}
 	for _, f := range x.unacked[:min(len(x.unacked), 1<<min(x.tries+2, 6))] {
 		l.Count.Resent++
 		l.out.Arena().Retain(f)
@@ -482,14 +495,4 @@ func (l *Links) retry(now clock.Time, x *lane) {
 	if len(x.unacked) == 0 && len(x.queue) == 0 {
 		x.retryAt = clock.Never
 	}
-}
-
-// Dump describes the lanes that have something to do, a line each.
-func (l *Links) Dump() string {
-	s := ""
-	for _, x := range l.active {
-		s += fmt.Sprintf("  lane to %x kind %d group %d: %d queued, sent %d, acked %d, received %d, %d ahead\n",
-			x.id.peer, x.id.kind, x.id.group, len(x.queue), x.sentTo, x.ackedTo, x.receivedTo, len(x.ahead))
-	}
-	return s
 }

@@ -28,6 +28,7 @@ const (
 
 // end is one process: its lanes, and what came over them.
 type end struct {
+	silent []uint64 // peers that acknowledge nothing
 	net    *net
 	links  *Links
 	out    *pdu.Outbox
@@ -78,6 +79,8 @@ func (w *net) close() {
 }
 
 // OnMessage is Handler's.
+func (x *end) OnSilent(_ clock.Time, peer uint64) { x.silent = append(x.silent, peer) }
+
 func (x *end) OnMessage(_ clock.Time, m Message) bool {
 	if x.refuse {
 		return false

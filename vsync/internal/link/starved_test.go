@@ -22,6 +22,8 @@ type station struct {
 	got   [][]byte
 }
 
+func (s *station) OnSilent(clock.Time, uint64) {}
+
 func (s *station) OnMessage(_ clock.Time, m Message) bool {
 	s.got = append(s.got, m.Data)
 	return true

@@ -68,7 +68,7 @@ func play(t *testing.T, o Options) (result, string) {
 	return res, story.String()
 }
 
-// rows: VIEW-12, VIEW-13, VIEW-14, VIEW-15, MC-08, MC-11, XFR-05
+// rows: VIEW-12, VIEW-13, VIEW-14, VIEW-15, MC-08, MC-11, XFR-05, CAP-05, CAP-10, CAP-11
 func TestDemoInOneProcess(t *testing.T) {
 	res, story := play(t, small("mem"))
 	if !res.Agree || res.Members != 4 || res.Killed != 1 || res.Joined != 1 || res.Delivered == 0 || res.Views < 3 {

@@ -184,3 +184,30 @@ func TestLossIsSeenInTheCounters(t *testing.T) {
 		t.Errorf("%d negative acknowledgements, %d packets sent again", naks, duplicates)
 	}
 }
+
+// BenchmarkSmallValues sends a thousand numbers, one by one and as one slice.
+//
+// rows: TUN-17
+func BenchmarkSmallValues(b *testing.B) {
+	const n = 1000
+	groups := crowd(b, 2, func(_ int, g *Group) {
+		must(g.Handle(1, func(int32) {}))
+		must(g.Handle(2, func([]int32) {}))
+	})
+	ctx, all := b.Context(), make([]int32, n)
+	for name, send := range map[string]func(){
+		"one by one": func() {
+			for i := range all {
+				must(Send1(ctx, groups[1], 1, all[i]))
+			}
+		},
+		"a slice": func() { must(Send1(ctx, groups[1], 2, all)) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				send()
+				must(groups[1].Flush(ctx))
+			}
+		})
+	}
+}

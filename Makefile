@@ -42,8 +42,13 @@ test: deps fmt vet staticcheck lint rows-check generate-check cross canary sim e
 	@if [ "$$(id -u)" = 0 ] || command -v qemu-system-x86_64 >/dev/null 2>&1; then $(MAKE) rdma-vm; \
 	else echo 'test: rdma-vm is left out: there is no qemu-system-x86_64'; fi
 
-unit: ## unit tests, short
-	$(GO) test -short ./...
+# What `make unit` leaves to `make test`, because it takes long: packages that start many processes or namespaces, and
+# single tests.
+SLOW_PACKAGES = /transports/xdp$$|/perf$$|/tune/probe$$
+SLOW_TESTS = ^(TestAutotuneOnALossyPath|TestSystemsOver.*|TestNetworks|TestOrderedQueriesAreOfOneState)$$
+
+unit: ## unit tests, short, but for the slow ones
+	$(GO) test -short -skip '$(SLOW_TESTS)' $$($(GO) list ./... | grep -Ev '$(SLOW_PACKAGES)')
 
 fmt: ## fail when a file is not formatted
 	@echo 'gofmt -l .'

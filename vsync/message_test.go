@@ -169,16 +169,23 @@ func TestLossIsSeenInTheCounters(t *testing.T) {
 	}
 	must(groups[0].Flush(within(t)))
 	var sent, received, naks, duplicates uint64
-	for i, g := range groups {
-		moved := g.sys.IOStats().Sub(before[i])
-		sent += moved.Sent.Unicast.Packets + n*moved.Sent.Multicast.Packets
-		received += moved.Received.Unicast.Packets + moved.Received.Multicast.Packets
-		naks += moved.Received.Naks
-		duplicates += moved.Sent.Duplicates
-	}
-	seen := 1 - float64(received)/float64(sent)
-	if seen < loss-0.02 || seen > loss+0.02 {
-		t.Errorf("a loss of %.3f is seen as %.3f: %d packets sent, %d received", loss, seen, sent, received)
+	for end := time.Now().Add(10 * time.Second); ; { // packets that are on their way are sent and not received
+		sent, received, naks, duplicates = 0, 0, 0, 0
+		for i, g := range groups {
+			moved := g.sys.IOStats().Sub(before[i])
+			sent += moved.Sent.Unicast.Packets + n*moved.Sent.Multicast.Packets
+			received += moved.Received.Unicast.Packets + moved.Received.Multicast.Packets
+			naks += moved.Received.Naks
+			duplicates += moved.Sent.Duplicates
+		}
+		seen := 1 - float64(received)/float64(sent)
+		if seen >= loss-0.02 && seen <= loss+0.02 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("a loss of %.3f is seen as %.3f: %d packets sent, %d received", loss, seen, sent, received)
+		}
+		time.Sleep(time.Millisecond)
 	}
 	if naks == 0 || duplicates == 0 {
 		t.Errorf("%d negative acknowledgements, %d packets sent again", naks, duplicates)

@@ -29,6 +29,8 @@ const (
 	PeerTwice            // a point-to-point message is delivered twice
 	KeepFrame            // a process that ends keeps a frame
 	StateUnasked         // a joiner is told to begin from nothing, though it has got the state
+	JoinAnyway           // a process that wants to create a group joins one that is there
+	EndUnasked           // a member that leaves ends the whole group
 	bugs
 )
 
@@ -37,12 +39,14 @@ var names = [...]string{ // immutable: table of names
 	"view-without-last",
 	"ignore-cause", "unsafe-safe", "flush-early", "two-primaries", "never-discard", "forget-install", "wrong-view",
 	"leader-only-offers", "hasty-suspicion", "own-lost", "peer-twice", "keep-frame", "state-unasked",
+	"join-anyway", "end-unasked",
 }
 
 var checkers = [...]string{ // immutable: table of names
 	"", "same-messages", "fifo", "total-order", "no-duplicate", "no-creation", "joiner-state", "view-agreement",
 	"causal", "uniform", "flush-stable", "single-primary", "bounded-memory", "liveness", "view-synchrony",
 	"one-system", "accuracy", "self-delivery", "peer", "whole-arena", "contract",
+	"create-only", "termination",
 }
 
 // All returns every bug that can be planted.

@@ -376,6 +376,9 @@ func (g *group) maybeLeave(now clock.Time) {
 		}
 	}
 	g.asked, g.served = true, nil
+	if canary.Enabled && g.plantEndUnasked(now) {
+		return
+	}
 	var through core.ViewID
 	if g.view != nil {
 		through = g.view.ID

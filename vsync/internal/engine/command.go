@@ -31,7 +31,8 @@ func (e *Engine) Join(now clock.Time, req JoinRequest) Handle {
 	default:
 		e.byName[req.Name] = g
 		e.member.Join(now, member.Command{
-			Group: req.Name, Create: req.Mode == CreateOnly, Signature: req.Signature, Handlers: req.Handlers,
+			Group: req.Name, Create: e.plantJoinAnyway(req.Mode == CreateOnly),
+			Signature: req.Signature, Handlers: req.Handlers,
 			SafeCopies: req.SafeCopies, Handle: uint32(g.handle),
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/khamsin-io/khamsin/dataplane"
+	"github.com/khamsin-io/khamsin/dataplane/clock"
 	"github.com/khamsin-io/khamsin/dataplane/wire"
 	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/canary"
@@ -73,4 +74,18 @@ func (g *group) plantOwnLost(r core.Rank, q core.Seq) core.Seq {
 		return q
 	}
 	return q - 1
+}
+
+// plantJoinAnyway forgets that a group must be created.
+func (e *Engine) plantJoinAnyway(create bool) bool {
+	return create && !(canary.Enabled && e.cfg.Canary == canary.JoinAnyway)
+}
+
+// plantEndUnasked ends the group in the place of a member's leaving.
+func (g *group) plantEndUnasked(now clock.Time) bool {
+	if g.e.cfg.Canary == canary.EndUnasked && g.view != nil {
+		g.e.member.Terminate(now, g.name)
+		return true
+	}
+	return false
 }

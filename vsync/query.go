@@ -206,6 +206,8 @@ func ask(ctx context.Context, r route, q request) (*query, error) {
 		err = fmt.Errorf("%w: the replies could not be handled", ErrWouldBlock)
 	case q.want < Majority:
 		err = fmt.Errorf("%w: %d replies", ErrArgument, q.want)
+	case ctx.Err() != nil: // there is no time left to answer: nothing is asked
+		err = context.Cause(ctx)
 	}
 	if err != nil {
 		return nil, g.fail("query", err)

@@ -57,9 +57,12 @@ func Example() {
 	first, second := start(opts), start(opts)
 	defer first.Close()
 	defer second.Close()
-	a, b := join(first), join(second)
+	join(first)
+	b := join(second)
 
-	check(a.OrderedSend(ctx, setPrice, "bolt", 0.25))
+	// Both members take the price and then the question: the order of one sender is kept. A question that the other asked
+	// at the same time might come before the price, at every member alike.
+	check(b.OrderedSend(ctx, setPrice, "bolt", 0.25))
 	replies, err := vsync.OrderedQuery[float64](ctx, b, vsync.All, getPrice, "bolt")
 	fmt.Println(replies.Values(), err)
 	_, err = vsync.OrderedQuery[float64](ctx, b, vsync.All, getPrice, "nut")

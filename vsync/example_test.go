@@ -60,8 +60,8 @@ func Example() {
 	join(first)
 	b := join(second)
 
-	// Both members take the price and then the question: the order of one sender is kept. A question that the other asked
-	// at the same time might come before the price, at every member alike.
+	// Both members take the price, then the question: the order of one sender is kept. A question that the other member
+	// asked meanwhile might come before the price, at both alike.
 	check(b.OrderedSend(ctx, setPrice, "bolt", 0.25))
 	replies, err := vsync.OrderedQuery[float64](ctx, b, vsync.All, getPrice, "bolt")
 	fmt.Println(replies.Values(), err)

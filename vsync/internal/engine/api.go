@@ -193,6 +193,7 @@ type Delivery struct {
 	Seq      core.Seq // the packet's number in its sender's stream
 	Frame    frame.Frame
 	Data     []byte
+	Loan     *Loan // of the memory of Data, when that can be returned
 	View     *core.View
 	From     core.Address
 	Transfer uint64

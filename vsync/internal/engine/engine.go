@@ -42,6 +42,7 @@ type Engine struct {
 	over     bool
 	kick     bool // lanes that keep messages should offer them again
 
+	lender      lender
 	windowLimit int // of unstable packets of this process in a group: see Tune
 	count       Counters
 }

@@ -22,11 +22,11 @@ func (g *group) hand(r core.Rank, q core.Seq) {
 		Kind: DeliverMessages, Flavour: pdu.FlavourOf(flags), Group: g.handle, Sender: r, ViewID: g.view.ID, Seq: q,
 	}
 	if flags&pdu.FlagFragment != 0 {
-		data, whole := g.assemble(r, flags, g.Payload(r, q))
-		if !whole {
+		loan := g.assemble(r, flags, g.Payload(r, q))
+		if loan == nil {
 			return
 		}
-		d.Kind, d.Data = DeliverWhole, data
+		d.Kind, d.Data, d.Loan = DeliverWhole, loan.bytes, loan
 		g.deliver(d)
 		return
 	}
@@ -37,10 +37,10 @@ func (g *group) hand(r core.Rank, q core.Seq) {
 	g.deliver(d)
 }
 
-// assemble puts a message in fragments together.
-func (g *group) assemble(r core.Rank, flags uint8, b []byte) ([]byte, bool) {
+// assemble puts a message in fragments together; nil while it is not whole.
+func (g *group) assemble(r core.Rank, flags uint8, b []byte) *Loan {
 	if g.partial == nil {
-		g.partial = make([][]byte, 2*g.view.Size())
+		g.partial = make([]*Loan, 2*g.view.Size())
 	}
 	if pdu.FlavourOf(flags) == core.Unordered {
 		r += core.Rank(g.view.Size()) // they overtake messages that are half put together
@@ -50,23 +50,23 @@ func (g *group) assemble(r core.Rank, flags uint8, b []byte) ([]byte, bool) {
 		if k <= 0 || n > uint64(g.e.cfg.Limits.Message) {
 			g.e.count.Malformed++
 			g.partial[r] = nil
-			return nil, false
+			return nil
 		}
-		g.partial[r] = make([]byte, 0, min(int(n), 1<<20))
+		g.partial[r] = g.e.lender.lend(int(n))
+		g.partial[r].whole = int(n)
 		b = b[k:]
 	}
-	if g.partial[r] == nil || len(g.partial[r])+len(b) > g.e.cfg.Limits.Message {
+	loan, more := g.partial[r], flags&pdu.FlagMore != 0
+	if loan == nil || !loan.add(b, more) {
 		g.e.count.Malformed++
 		g.partial[r] = nil
-		return nil, false
+		return nil
 	}
-	g.partial[r] = append(g.partial[r], b...)
-	if flags&pdu.FlagMore != 0 {
-		return nil, false
+	if more {
+		return nil
 	}
-	msg := g.partial[r]
 	g.partial[r] = nil
-	return msg, true
+	return loan
 }
 
 // deliver hands something up, or holds it back while the state is on its way.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/frame"
+	"github.com/khamsin-io/khamsin/dataplane/loan"
 	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/canary"
 	"github.com/khamsin-io/khamsin/vsync/internal/member"
@@ -193,7 +194,7 @@ type Delivery struct {
 	Seq      core.Seq // the packet's number in its sender's stream
 	Frame    frame.Frame
 	Data     []byte
-	Loan     *Loan // of the memory of Data, when that can be returned
+	Loan     *loan.Loan // of the memory of Data, when that can be returned
 	View     *core.View
 	From     core.Address
 	Transfer uint64

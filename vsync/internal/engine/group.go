@@ -7,6 +7,7 @@ import (
 	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/clock"
 	"github.com/khamsin-io/khamsin/dataplane/invariant"
+	"github.com/khamsin-io/khamsin/dataplane/loan"
 	"github.com/khamsin-io/khamsin/dataplane/wire"
 	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/canary"
@@ -38,7 +39,7 @@ type group struct {
 	gate    *order.Gate
 	safe    *safe.Tracker
 	pack    *flow.Packer
-	partial []*Loan // by rank: the message in fragments that is being put together; then again for unordered ones
+	partial []*loan.Loan // by rank: the message in fragments that is being put together; then again for unordered ones
 	overtop []core.Seq
 	early   []earlyPacket
 	closing bool // the view is being closed: everything is delivered, room or not

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 
 	"github.com/khamsin-io/khamsin/dataplane/frame"
+	"github.com/khamsin-io/khamsin/dataplane/loan"
 	"github.com/khamsin-io/khamsin/dataplane/wire"
 	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/canary"
@@ -22,11 +23,11 @@ func (g *group) hand(r core.Rank, q core.Seq) {
 		Kind: DeliverMessages, Flavour: pdu.FlavourOf(flags), Group: g.handle, Sender: r, ViewID: g.view.ID, Seq: q,
 	}
 	if flags&pdu.FlagFragment != 0 {
-		loan := g.assemble(r, flags, g.Payload(r, q))
-		if loan == nil {
+		m := g.assemble(r, flags, g.Payload(r, q))
+		if m == nil {
 			return
 		}
-		d.Kind, d.Data, d.Loan = DeliverWhole, loan.bytes, loan
+		d.Kind, d.Data, d.Loan = DeliverWhole, m.Bytes(), m
 		g.deliver(d)
 		return
 	}
@@ -38,9 +39,9 @@ func (g *group) hand(r core.Rank, q core.Seq) {
 }
 
 // assemble puts a message in fragments together; nil while it is not whole.
-func (g *group) assemble(r core.Rank, flags uint8, b []byte) *Loan {
+func (g *group) assemble(r core.Rank, flags uint8, b []byte) *loan.Loan {
 	if g.partial == nil {
-		g.partial = make([]*Loan, 2*g.view.Size())
+		g.partial = make([]*loan.Loan, 2*g.view.Size())
 	}
 	if pdu.FlavourOf(flags) == core.Unordered {
 		r += core.Rank(g.view.Size()) // they overtake messages that are half put together
@@ -52,12 +53,11 @@ func (g *group) assemble(r core.Rank, flags uint8, b []byte) *Loan {
 			g.partial[r] = nil
 			return nil
 		}
-		g.partial[r] = g.e.lender.lend(int(n))
-		g.partial[r].whole = int(n)
+		g.partial[r] = g.e.lender.Lend(int(n))
 		b = b[k:]
 	}
-	loan, more := g.partial[r], flags&pdu.FlagMore != 0
-	if loan == nil || !loan.add(b, more) {
+	m, more := g.partial[r], flags&pdu.FlagMore != 0
+	if m == nil || !m.Add(b, !more) {
 		g.e.count.Malformed++
 		g.partial[r] = nil
 		return nil
@@ -66,7 +66,7 @@ func (g *group) assemble(r core.Rank, flags uint8, b []byte) *Loan {
 		return nil
 	}
 	g.partial[r] = nil
-	return loan
+	return m
 }
 
 // deliver hands something up, or holds it back while the state is on its way.

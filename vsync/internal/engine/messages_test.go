@@ -172,8 +172,8 @@ func TestMalformedFragments(t *testing.T) {
 		before := g.e.count.Malformed
 		var got []byte
 		for i, part := range c.parts {
-			if loan := g.assemble(0, c.flags[i]|pdu.Flags(core.FIFO), []byte(part)); loan != nil {
-				got = loan.bytes
+			if m := g.assemble(0, c.flags[i]|pdu.Flags(core.FIFO), []byte(part)); m != nil {
+				got = m.Bytes()
 			}
 		}
 		if string(got) != c.want || g.e.count.Malformed != before+c.bad {

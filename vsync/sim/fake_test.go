@@ -93,7 +93,7 @@ func (e *fakeEngine) Leave(clock.Time, engine.Handle)     {}
 func (e *fakeEngine) Terminate(clock.Time, engine.Handle) {}
 
 // Submit sends [incarnation][own number][flavour][message] to rank 0.
-func (e *fakeEngine) Submit(_ clock.Time, _ engine.Handle, f core.Flavour, msg []byte) engine.Result {
+func (e *fakeEngine) Submit(_ clock.Time, _ engine.Handle, f core.Flavour, _, msg []byte) engine.Result {
 	e.sent++
 	b := binary.LittleEndian.AppendUint64(nil, e.cfg.Self.Incarnation)
 	b = binary.LittleEndian.AppendUint64(b, e.sent)

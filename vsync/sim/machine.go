@@ -17,7 +17,7 @@ type machine interface {
 	Join(now clock.Time, req engine.JoinRequest) engine.Handle
 	Leave(now clock.Time, h engine.Handle)
 	Terminate(now clock.Time, h engine.Handle)
-	Submit(now clock.Time, h engine.Handle, f core.Flavour, msg []byte) engine.Result
+	Submit(now clock.Time, h engine.Handle, f core.Flavour, head, body []byte) engine.Result
 	SubmitTo(now clock.Time, h engine.Handle, to core.Address, msg []byte) engine.Result
 	Flush(now clock.Time, h engine.Handle, k int, token uint64)
 	StateChunk(now clock.Time, transfer uint64, data []byte, last bool) engine.Result

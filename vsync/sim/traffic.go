@@ -183,7 +183,7 @@ func (m *member) submit(msg *message) bool {
 	if msg.isPeer() {
 		result = p.engine.SubmitTo(p.now(), m.handle, msg.to.addr, w.scratch)
 	} else {
-		result = p.engine.Submit(p.now(), m.handle, msg.flavour, w.scratch)
+		result = p.engine.Submit(p.now(), m.handle, msg.flavour, nil, w.scratch)
 	}
 	w.trace.note(traceSubmit, w.now, uint64(msg.id), uint64(result))
 	if w.trace.out != nil {

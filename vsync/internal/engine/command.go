@@ -65,18 +65,19 @@ func (e *Engine) Terminate(now clock.Time, h Handle) {
 	}
 }
 
-// Submit multicasts a message to a group, copying it into frames.
-func (e *Engine) Submit(now clock.Time, h Handle, f core.Flavour, msg []byte) Result {
+// Submit multicasts a message, head followed by body, to a group. It copies them into frames. The head has at most
+// flow.HeadMax bytes.
+func (e *Engine) Submit(now clock.Time, h Handle, f core.Flavour, head, body []byte) Result {
 	e.now = now
 	g := e.group(h)
 	switch {
 	case g == nil || g.leaving:
 		return NotMember
-	case len(msg) > e.cfg.Limits.Message:
+	case len(head)+len(body) > e.cfg.Limits.Message:
 		return TooLarge
 	case f == core.Raw:
-		return g.submitRaw(msg, 0, dataplane.Endpoint{})
-	case !g.pack.Append(f, msg):
+		return g.submitRaw(e.join(head, body), 0, dataplane.Endpoint{})
+	case !g.pack.Append(f, head, body):
 		g.full, g.fullAt = true, g.pack.Taken()
 		if g.pack.Len() > 0 {
 			e.touch(g) // nothing more can come: what waits for company goes
@@ -86,6 +87,21 @@ func (e *Engine) Submit(now clock.Time, h Handle, f core.Flavour, msg []byte) Re
 	e.touch(g)
 	return Accepted
 }
+
+// join returns head followed by body, valid until the next call.
+func (e *Engine) join(head, body []byte) []byte {
+	if len(head) == 0 {
+		return body
+	}
+	if cap(e.joined) > joinedKeep {
+		e.joined = nil
+	}
+	e.joined = append(append(e.joined[:0], head...), body...)
+	return e.joined
+}
+
+// joinedKeep bounds the memory that is kept for joining.
+const joinedKeep = 64 << 10
 
 // SubmitTo sends a point-to-point message to a member of a group.
 func (e *Engine) SubmitTo(now clock.Time, h Handle, to core.Address, msg []byte) Result {

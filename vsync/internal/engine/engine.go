@@ -44,7 +44,8 @@ type Engine struct {
 	kick     bool // lanes that keep messages should offer them again
 
 	lender      loan.Lender
-	windowLimit int // of unstable packets of this process in a group: see Tune
+	joined      []byte // see join
+	windowLimit int    // of unstable packets of this process in a group: see Tune
 	count       Counters
 }
 

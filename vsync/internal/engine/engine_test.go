@@ -49,7 +49,7 @@ func TestTotalOrderUnderLoss(t *testing.T) {
 						size = 5000
 					}
 					msg := fmt.Sprintf("%d-%d %s", x.id, i, strings.Repeat("x", size))
-					if r := x.e.Submit(w.now, hs[j], f, []byte(msg)); r != Accepted {
+					if r := x.e.Submit(w.now, hs[j], f, nil, []byte(msg)); r != Accepted {
 						t.Fatalf("submit: %v", r)
 					}
 					x.collect()
@@ -82,7 +82,7 @@ func TestCrashAndJoin(t *testing.T) {
 			if x.dead {
 				continue
 			}
-			x.e.Submit(w.now, hs[j], core.Total, []byte(fmt.Sprintf("%d-%d", x.id, i)))
+			x.e.Submit(w.now, hs[j], core.Total, nil, []byte(fmt.Sprintf("%d-%d", x.id, i)))
 			x.collect()
 		}
 		w.run(100 * time.Microsecond)

@@ -87,7 +87,7 @@ func TestRawFragments(t *testing.T) {
 		if to {
 			a.e.SubmitRawTo(w.now, h[0], b.e.cfg.Self, long(c), false)
 		} else {
-			a.e.Submit(w.now, h[0], core.Raw, long(c))
+			a.e.Submit(w.now, h[0], core.Raw, nil, long(c))
 		}
 		a.collect()
 	}

@@ -36,7 +36,7 @@ func (x *node) join(req JoinRequest) Handle {
 }
 
 func (x *node) submit(h Handle, f core.Flavour, msg string) Result {
-	r := x.e.Submit(x.net.now, h, f, []byte(msg))
+	r := x.e.Submit(x.net.now, h, f, nil, []byte(msg))
 	x.collect()
 	return r
 }

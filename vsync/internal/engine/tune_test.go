@@ -17,7 +17,7 @@ func underWay(t *testing.T, w *net, h Handle, messages, size int) (packets, long
 	before := x.e.Counters().Streams.Sent
 	for i := range messages {
 		msg := fmt.Sprintf("%08d %s", i, strings.Repeat("x", size))
-		if r := x.e.Submit(w.now, h, core.FIFO, []byte(msg)); r != Accepted {
+		if r := x.e.Submit(w.now, h, core.FIFO, nil, []byte(msg)); r != Accepted {
 			t.Fatalf("submit: %v", r)
 		}
 	}

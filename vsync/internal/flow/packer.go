@@ -52,24 +52,31 @@ func (p *Packer) Taken() uint64 { return p.taken }
 // room returns the largest payload of a packet that is begun now.
 func (p *Packer) room() int { return p.out.Packet() - wire.HeaderLen }
 
-// Append queues a message, copying it. False means no room: the limit is reached, or there are no frames. A message is
-// taken whole or not at all; one above the limit is taken when the queue is empty.
-func (p *Packer) Append(f core.Flavour, msg []byte) bool {
-	if p.Len() > 0 && p.bytes+len(msg) > p.limit {
+// HeadMax is the greatest length of a message's head.
+const HeadMax = 16
+
+// Append queues a message, head followed by body, copying it. False means no room: the limit is reached, or there are
+// no frames. A message is taken whole or not at all; one above the limit is taken when the queue is empty.
+func (p *Packer) Append(f core.Flavour, head, body []byte) bool {
+	if len(head) > HeadMax {
+		invariant.Fail("flow: a head of %d bytes", len(head))
+	}
+	size := len(head) + len(body)
+	if p.Len() > 0 && p.bytes+size > p.limit {
 		return false
 	}
-	var head [binary.MaxVarintLen64]byte
-	n := binary.PutUvarint(head[:], uint64(len(msg)))
-	if n+len(msg) > p.room() {
-		return p.fragment(f, head[:n], msg)
+	var room [binary.MaxVarintLen64 + HeadMax]byte
+	prefix := append(binary.AppendUvarint(room[:0], uint64(size)), head...)
+	if len(prefix)+len(body) > p.room() {
+		return p.fragment(f, prefix, body, size)
 	}
 	flags := pdu.Flags(f)
 	if last := len(p.units) - 1; last >= p.first {
 		u := &p.units[last]
-		if u.Flags == flags && int(u.Frame.Len)+n+len(msg) <= p.out.Packet() {
-			u.Frame = p.out.Extend(p.out.Extend(u.Frame, head[:n]), msg)
-			p.bytes += len(msg)
-			u.size += len(msg)
+		if u.Flags == flags && int(u.Frame.Len)+len(prefix)+len(body) <= p.out.Packet() {
+			u.Frame = p.out.Extend(p.out.Extend(u.Frame, prefix), body)
+			p.bytes += size
+			u.size += size
 			return true
 		}
 	}
@@ -77,7 +84,7 @@ func (p *Packer) Append(f core.Flavour, msg []byte) bool {
 	if !ok {
 		return false
 	}
-	p.push(Unit{p.out.Extend(p.out.Extend(fr, head[:n]), msg), flags, len(msg)})
+	p.push(Unit{p.out.Extend(p.out.Extend(fr, prefix), body), flags, size})
 	return true
 }
 
@@ -89,13 +96,13 @@ func (p *Packer) push(u Unit) {
 
 // fragment queues a message in pieces; the first starts with the length of the whole. All are of one length, the last
 // one filled up with zeros, so that a transport can send them, and those of messages like this one, in one go.
-func (p *Packer) fragment(f core.Flavour, head, msg []byte) bool {
+func (p *Packer) fragment(f core.Flavour, prefix, body []byte, size int) bool {
 	mark, bytes, added := len(p.units), p.bytes, p.added
 	flags := pdu.Flags(f) | pdu.FlagFragment | pdu.FlagFirst
-	whole := len(head) + len(msg)
+	whole := len(prefix) + len(body)
 	pieces := (whole + p.room() - 1) / p.room()
 	room := (whole + pieces - 1) / pieces
-	for first := true; first || len(msg) > 0; first = false {
+	for first := true; first || len(body) > 0; first = false {
 		fr, ok := p.out.Alloc()
 		if !ok {
 			for _, u := range p.units[mark:] {
@@ -106,17 +113,18 @@ func (p *Packer) fragment(f core.Flavour, head, msg []byte) bool {
 		}
 		left := room
 		if first {
-			fr = p.out.Extend(fr, head)
-			left -= len(head)
+			fr = p.out.Extend(fr, prefix)
+			left -= len(prefix)
 		}
-		n := min(left, len(msg))
-		fr = p.out.Extend(fr, msg[:n])
-		if msg = msg[n:]; len(msg) > 0 {
+		n := min(left, len(body))
+		fr = p.out.Extend(fr, body[:n])
+		if body = body[n:]; len(body) > 0 {
 			flags |= pdu.FlagMore
 		} else {
 			fr = p.out.Pad(fr, left-n)
 		}
-		p.push(Unit{fr, flags, n})
+		p.push(Unit{fr, flags, size - len(body)})
+		size = len(body)
 		flags = pdu.Flags(f) | pdu.FlagFragment
 	}
 	return true

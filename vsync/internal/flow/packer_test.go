@@ -104,7 +104,7 @@ func TestPacker(t *testing.T) {
 			f := core.Flavour(rapid.IntRange(0, 4).Draw(t, "flavour"))
 			msg := bytes.Repeat([]byte{byte(len(want))}, rapid.IntRange(0, 700).Draw(t, "length"))
 			before, bytesBefore := p.Len(), p.Bytes()
-			taken := p.Append(f, msg)
+			taken := p.Append(f, nil, msg)
 			if fits := before == 0 || bytesBefore+len(msg) <= limit; taken && !fits {
 				t.Fatalf("%d bytes taken, %d wait, limit %d", len(msg), bytesBefore, limit)
 			} else if !taken && fits && out.Starved == 0 {
@@ -138,18 +138,18 @@ func TestPacking(t *testing.T) {
 	defer closeOutbox(t, out)
 	p := New(out, 1<<20)
 	for range 10 {
-		p.Append(core.FIFO, make([]byte, 10))
+		p.Append(core.FIFO, nil, make([]byte, 10))
 	}
 	if p.Len() != 1 {
 		t.Errorf("10 messages of 10 bytes in %d packets", p.Len())
 	}
-	p.Append(core.Total, make([]byte, 10))
-	p.Append(core.FIFO, make([]byte, 10))
+	p.Append(core.Total, nil, make([]byte, 10))
+	p.Append(core.FIFO, nil, make([]byte, 10))
 	if p.Len() != 3 {
 		t.Errorf("three runs of flavours in %d packets", p.Len())
 	}
-	p.Append(core.FIFO, make([]byte, 1000))
-	p.Append(core.FIFO, make([]byte, 10)) // not behind the last piece
+	p.Append(core.FIFO, nil, make([]byte, 1000))
+	p.Append(core.FIFO, nil, make([]byte, 10)) // not behind the last piece
 	if want := 3 + 5 + 1; p.Len() != want {
 		t.Errorf("%d packets, want %d", p.Len(), want)
 	}
@@ -164,16 +164,16 @@ func TestOutOfFrames(t *testing.T) {
 	out := newOutbox(t, 3)
 	defer closeOutbox(t, out)
 	p := New(out, 1<<20)
-	if !p.Append(core.FIFO, []byte("a")) || p.Append(core.FIFO, make([]byte, 1000)) {
+	if !p.Append(core.FIFO, nil, []byte("a")) || p.Append(core.FIFO, nil, make([]byte, 1000)) {
 		t.Fatal("a message of five pieces was taken with two frames free")
 	}
 	if p.Len() != 1 || p.Added() != 1 || p.Bytes() != 1 {
 		t.Errorf("%d units, %d added, %d bytes", p.Len(), p.Added(), p.Bytes())
 	}
-	if !p.Append(core.Total, make([]byte, 300)) {
+	if !p.Append(core.Total, nil, make([]byte, 300)) {
 		t.Error("the frames did not come back")
 	}
-	if p.Append(core.Total, []byte("b")) {
+	if p.Append(core.Total, nil, []byte("b")) {
 		t.Error("a frame out of an empty pool")
 	}
 	p.Release()
@@ -193,7 +193,7 @@ func TestAppendDoesNotAllocate(t *testing.T) {
 	p := New(out, 1<<20)
 	msg := make([]byte, 100)
 	if n := testing.AllocsPerRun(1000, func() {
-		p.Append(core.FIFO, msg)
+		p.Append(core.FIFO, nil, msg)
 		if p.Len() > 200 {
 			for p.Len() > 100 {
 				out.Arena().Tx().Release(p.Take().Frame)

@@ -31,6 +31,7 @@ type fakeEngine struct {
 	next    engine.Handle
 	open    map[engine.Handle]int // unconsumed packets
 	starved map[engine.Handle]bool
+	joined  []byte
 	peers   int // unconsumed point-to-point messages
 	peerMax int // above which they are refused; 0: never
 	refused engine.Handle
@@ -122,7 +123,7 @@ func (e *fakeEngine) end(h engine.Handle, err error) {
 	e.event(engine.Event{Kind: engine.EventEnded, Group: h, Err: err})
 }
 
-func (e *fakeEngine) Submit(_ clock.Time, h engine.Handle, f core.Flavour, msg []byte) engine.Result {
+func (e *fakeEngine) Submit(_ clock.Time, h engine.Handle, f core.Flavour, head, msg []byte) engine.Result {
 	defer e.enter().leave()
 	n, ok := e.open[h]
 	if !ok {
@@ -133,7 +134,8 @@ func (e *fakeEngine) Submit(_ clock.Time, h engine.Handle, f core.Flavour, msg [
 		return engine.Full
 	}
 	e.open[h]++
-	fr := e.frameOf(msg)
+	e.joined = append(append(e.joined[:0], head...), msg...)
+	fr := e.frameOf(e.joined)
 	e.deliver(engine.Delivery{Kind: engine.DeliverMessages, Flavour: f, Group: h, Frame: fr})
 	if e.packets {
 		e.arena.Retain(fr)

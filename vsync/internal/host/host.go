@@ -46,7 +46,7 @@ type Engine interface {
 	Join(now clock.Time, req engine.JoinRequest) engine.Handle
 	Leave(now clock.Time, h engine.Handle)
 	Terminate(now clock.Time, h engine.Handle)
-	Submit(now clock.Time, h engine.Handle, f core.Flavour, msg []byte) engine.Result
+	Submit(now clock.Time, h engine.Handle, f core.Flavour, head, body []byte) engine.Result
 	SubmitTo(now clock.Time, h engine.Handle, to core.Address, msg []byte) engine.Result
 	SubmitReply(now clock.Time, h engine.Handle, to core.Address, msg []byte) engine.Result
 	SubmitRawTo(now clock.Time, h engine.Handle, to core.Address, msg []byte, reply bool) engine.Result
@@ -180,6 +180,7 @@ type ownerState struct {
 	rooms     map[uint64]*room // of state transfers that wait
 	token     uint64
 	scratch   []byte
+	head      [headMax]byte // of the message that is submitted
 	sendErr   int
 	sent      Tally
 	received  Tally

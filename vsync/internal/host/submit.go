@@ -178,7 +178,9 @@ func (g *Group) submitOwned(now clock.Time, f core.Flavour, head Head, body []by
 	if g.life.Load() != groupActive {
 		return engine.NotMember
 	}
-	r := g.host.engine.Submit(now, g.handle, f, g.host.join(head, body))
+	own := &g.host.own
+	own.head = head.Bytes // whatever is passed on by an interface would escape
+	r := g.host.engine.Submit(now, g.handle, f, own.head[:head.Len], body)
 	if r == engine.Full {
 		g.full = true
 		g.room.close()
@@ -224,7 +226,7 @@ func (g *Group) submitStaged(now clock.Time, c *command) {
 	if !g.full {
 		r := engine.NotMember
 		if g.life.Load() == groupActive {
-			r = g.host.engine.Submit(now, g.handle, c.flavour, c.buf)
+			r = g.host.engine.Submit(now, g.handle, c.flavour, nil, c.buf)
 		}
 		if r != engine.Full {
 			return // accepted, or the group ended before it was sent
@@ -242,7 +244,7 @@ func (g *Group) submitStaged(now clock.Time, c *command) {
 // resubmit passes the engine the backlog, and lets senders go on when all of it is taken. Owner only.
 func (g *Group) resubmit(now clock.Time) {
 	for i, m := range g.backlog {
-		if g.host.engine.Submit(now, g.handle, m.flavour, m.buf) == engine.Full {
+		if g.host.engine.Submit(now, g.handle, m.flavour, nil, m.buf) == engine.Full {
 			n := copy(g.backlog, g.backlog[i:])
 			clear(g.backlog[n:])
 			g.backlog = g.backlog[:n]

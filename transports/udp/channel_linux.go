@@ -48,6 +48,7 @@ func (t *Transport) Unsubscribe(ch dataplane.Channel) error {
 	if s == nil {
 		return nil
 	}
+	defer t.listen() // after the last copy came
 	delete(t.joined, ch)
 	s.full = false
 	if err := unix.SetsockoptIPMreqn(s.fd, unix.IPPROTO_IP, unix.IP_DROP_MEMBERSHIP, t.membership(ch)); err != nil {
@@ -110,10 +111,13 @@ func (t *Transport) openGroups() error {
 
 // join joins a channel at a socket, which Receive reads from the first one on. The caller holds control.
 func (t *Transport) join(s *socket, ch dataplane.Channel) error {
+	t.joined[ch] = s
+	t.listen() // before the first copy comes
 	if err := unix.SetsockoptIPMreqn(s.fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, t.membership(ch)); err != nil {
+		delete(t.joined, ch)
+		t.listen()
 		return fmt.Errorf("udp: join %v on %q: %w", ch.IPv4(), t.cfg.Interface, err)
 	}
-	t.joined[ch] = s
 	if read := *t.sockets.Load(); !slices.Contains(read, s) {
 		read = append(slices.Clip(slices.Clone(read)), s)
 		t.sockets.Store(&read)

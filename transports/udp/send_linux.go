@@ -1,6 +1,7 @@
 package udp
 
 import (
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +39,12 @@ type sender struct {
 	spans  [sendMessages]span
 	staged int
 
+	// Of a filter that drops copies of this process's multicasts: which channels it gets them from, and how many were
+	// dropped. With gro it drops copies of super-packets whole.
+	joined *atomic.Pointer[map[dataplane.Channel]struct{}]
+	gro    bool
+	own    atomic.Int64
+
 	packets, bytes, multicasts, dropped, calls counters.Counter
 }
 
@@ -48,6 +55,8 @@ type span struct {
 	bytes   int
 	segment int  // bytes of each packet but the last, which may be shorter
 	closed  bool // no packet can follow: the last one is shorter, or the packet cannot share a message
+	channel dataplane.Channel
+	own     int // copies that the filter drops, see expectOwn
 }
 
 // send sends as many packets from the front of the batch as are good, and returns how many it accepted.
@@ -134,7 +143,9 @@ func (s *sender) begin(p *dataplane.Packet, iov, size int) {
 	m := s.staged
 	s.staged++
 	ip, port, ok := s.destination(p)
-	s.spans[m] = span{packets: 1, bytes: size, segment: size, closed: !ok || size == 0 || size > s.segMax}
+	s.spans[m] = span{
+		packets: 1, bytes: size, segment: size, closed: !ok || size == 0 || size > s.segMax, channel: p.Channel,
+	}
 	s.headers.setName(m, ip, port)
 	s.headers.setSegment(m, 0)
 	hdr := &s.headers.msgs[m].hdr
@@ -172,6 +183,7 @@ func (s *sender) destination(p *dataplane.Packet) (ip [4]byte, port uint16, ok b
 // flush sends the staged messages and returns of how many packets it has disposed, by sending or dropping them. They
 // are fewer than staged when sending in super-packets turned out not to work: the rest must be staged again.
 func (s *sender) flush() (packets int) {
+	s.expectOwn()
 	for m := 0; m < s.staged; {
 		sent, errno := s.transmit(m)
 		for range sent {
@@ -200,10 +212,14 @@ func (s *sender) flush() (packets int) {
 			if lost.packets > 1 && s.sendFirst(m) {
 				s.gso = false
 				s.noteOff("UDP_SEGMENT", errno)
+				for _, again := range s.spans[m+1 : s.staged] {
+					s.own.Add(-int64(again.own))
+				}
 				return packets + 1
 			}
 		}
 		s.dropped.Add(uint64(lost.packets))
+		s.own.Add(-int64(lost.own))
 		packets += lost.packets
 		m++
 	}

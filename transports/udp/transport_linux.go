@@ -38,10 +38,13 @@ type Transport struct {
 
 	control sync.Mutex // guards what follows, and keeps descriptors open while it is held
 	groups  []*socket  // multicast sockets; does not change
+	gro     bool       // they receive super-packets
 	joined  map[dataplane.Channel]*socket
 	shut    bool // descriptors are closed
 
-	filtered atomic.Uint64 // packets that the filter dropped, as last known
+	filtered atomic.Uint64                                  // packets that the filter dropped, as last known
+	listens  atomic.Pointer[map[dataplane.Channel]struct{}] // the keys of joined
+	lostMost atomic.Uint64                                  // the most that was ever reported as lost
 
 	_       counters.Pad
 	sending sync.Mutex // held by Send
@@ -67,6 +70,7 @@ func Open(cfg Config) (*Transport, error) {
 	}
 	t := &Transport{cfg: r, caps: r.capsOf(), clock: clock.Monotonic(), log: r.Log}
 	t.joined = map[dataplane.Channel]*socket{}
+	t.listen()
 	if t.log == nil {
 		t.log = slog.New(slog.DiscardHandler)
 	}
@@ -114,6 +118,7 @@ func (t *Transport) open() (err error) {
 	}
 	bound := name.(*unix.SockaddrInet4)
 	t.local = dataplane.EndpointOf(netip.AddrPortFrom(netip.AddrFrom4(bound.Addr), uint16(bound.Port)))
+	t.shedOwn()
 	return t.openBeside()
 }
 
@@ -157,6 +162,8 @@ func (t *Transport) enableGRO(s *socket) {
 	}
 	if err := enableGRO(s.fd); err != nil {
 		t.noteOff("UDP_GRO", err)
+	} else if s.multicast {
+		t.gro = true
 	}
 }
 
@@ -316,7 +323,6 @@ func (t *Transport) ring() {
 func (t *Transport) Stats() dataplane.Stats {
 	s, r := &t.sender, &t.receiver
 	filtered := t.countFiltered()
-	dropped := r.dropped.Load() // the kernel counts what the filter drops among them, but tells later
 	return dataplane.Stats{
 		SentPackets:      s.packets.Load(),
 		SentBytes:        s.bytes.Load(),
@@ -326,7 +332,7 @@ func (t *Transport) Stats() dataplane.Stats {
 		ReceivedPackets:  r.packets.Load(),
 		ReceivedBytes:    r.bytes.Load(),
 		ReceiveCalls:     r.calls.Load(),
-		ReceiveDropped:   dropped - min(dropped, filtered),
+		ReceiveDropped:   t.lost(filtered), // the kernel counts what filters drop among them, but tells later
 		ReceiveFiltered:  filtered,
 		ReceiveOversize:  r.oversize.Load(),
 		ReceiveUndersize: r.undersize.Load(),

@@ -291,7 +291,8 @@ func TestGroupPortsSeparate(t *testing.T) {
 	if err := errors.Join(a.Subscribe(5), b.Subscribe(5)); err != nil {
 		t.Fatal(err)
 	}
-	for _, tr := range []*Transport{b, a} { // a's own comes last: then b's had time to come as well
+	for _, port := range []uint16{other, one} { // what a gets comes last: then the other had time to come as well
+		tr := openUntilEnd(t, Config{GroupPort: port})
 		batch := burst(t, tr, dataplane.Endpoint{}, 1, 20)
 		batch[0].Channel = 5
 		sendAll(t, tr, batch)
@@ -313,9 +314,10 @@ func TestUnicastToGroupPortIsForeign(t *testing.T) {
 	if err := loopback.inject(netip.AddrPortFrom(loopback.ip, port), []byte("stray")); err != nil {
 		t.Fatal(err)
 	}
-	batch := burst(t, tr, dataplane.Endpoint{}, 1, 20)
+	other := openUntilEnd(t, Config{GroupPort: port})
+	batch := burst(t, other, dataplane.Endpoint{}, 1, 20)
 	batch[0].Channel = 5
-	sendAll(t, tr, batch)
+	sendAll(t, other, batch)
 	receiveNumbers(t, tr, 1)
 	if st := tr.Stats(); st.ReceiveForeign != 1 || st.ReceivedPackets != 1 {
 		t.Errorf("stats %+v, want 1 foreign and 1 received", st)

@@ -36,6 +36,7 @@ type Config struct {
 	Discovery       time.Duration // how long a starting process looks for a running system
 	Heartbeat       time.Duration // between signs of life
 	SuspectAfter    time.Duration // silence after which a process is declared failed
+	NoLifelines     bool          // no TCP connections to watched processes: a crash is noticed by silence alone
 	ProtocolTimeout time.Duration // before a request to the membership service is repeated
 	StuckAfter      time.Duration // for which a live member's handlers may take nothing before it is declared failed
 

@@ -124,6 +124,7 @@ func fileKeys() []fileKey {
 		{"discovery", durationKey(func(c *Config) *time.Duration { return &c.Discovery })},
 		{"heartbeat", durationKey(func(c *Config) *time.Duration { return &c.Heartbeat })},
 		{"suspect_after", durationKey(func(c *Config) *time.Duration { return &c.SuspectAfter })},
+		{"no_lifelines", switchKey(func(c *Config) *bool { return &c.NoLifelines })},
 		{"protocol_timeout", durationKey(func(c *Config) *time.Duration { return &c.ProtocolTimeout })},
 		{"stuck_after", durationKey(func(c *Config) *time.Duration { return &c.StuckAfter })},
 		{"query_timeout", durationKey(func(c *Config) *time.Duration { return &c.QueryTimeout })},

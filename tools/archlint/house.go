@@ -86,6 +86,7 @@ var house = slices.Concat([]room{
 	{path: "vsync/codec", floor: 3, only: values},
 	{path: "vsync/internal/pdu", floor: 3, only: machineNeeds},
 	{path: "vsync/internal/tuner", floor: 3, only: values},
+	{path: "vsync/internal/lifeline", floor: 3, only: values},
 }, machineRooms(), []room{
 	{path: "vsync/internal/engine", floor: 4,
 		only: slices.Concat(machineNeeds, machines, []string{"vsync/internal/pdu"})},
@@ -95,7 +96,8 @@ var house = slices.Concat([]room{
 	// The public package may choose a transport; it moves no frames itself.
 	{path: "vsync", floor: 5,
 		only: slices.Concat(values, transports, []string{"vsync/internal/host", "vsync/internal/engine",
-			"vsync/internal/tuner", "vsync/codec", "dataplane", "dataplane/tree", "dataplane/frame", "dataplane/wire",
+			"vsync/internal/lifeline", "vsync/internal/tuner",
+			"vsync/codec", "dataplane", "dataplane/tree", "dataplane/frame", "dataplane/wire",
 			"bpf"})},
 	{path: "vsync/sim", floor: 5,
 		only: slices.Concat(machineNeeds, []string{"vsync/internal/engine", "vsync/internal/pdu", "vsync/codec"})},

@@ -12,6 +12,7 @@ import (
 	"github.com/khamsin-io/khamsin/dataplane/frame"
 	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/canary"
+	"github.com/khamsin-io/khamsin/vsync/internal/detect"
 	"github.com/khamsin-io/khamsin/vsync/internal/member"
 )
 
@@ -30,6 +31,7 @@ type Config struct {
 	Timing   Timing
 	Limits   Limits
 	Oracle   Oracle
+	Line     uint16 // port where watchers may connect to be told by the kernel when this process ends; 0: none
 	Canary   canary.Bug
 }
 
@@ -236,7 +238,12 @@ type Output struct {
 	Unsubscribe []dataplane.Channel
 	Groups      []GroupChange // after Subscribe, before Unsubscribe
 	Rosters     []Roster      // for transports that must know who listens
+	Lines       []Line        // connections to processes that this one watches
 }
+
+// Line asks for a connection to a process whose end is to be told at once (LineClosed), or says that it is not wanted
+// any more.
+type Line = detect.Line
 
 // GroupChange says that packets of a group are wanted on a channel, or wanted no more.
 type GroupChange struct {
@@ -261,6 +268,6 @@ func (o *Output) Reset() {
 	*o = Output{
 		Packets: o.Packets[:0], Deliveries: o.Deliveries[:0], Events: o.Events[:0],
 		Subscribe: o.Subscribe[:0], Unsubscribe: o.Unsubscribe[:0],
-		Groups: o.Groups[:0], Rosters: o.Rosters[:0],
+		Groups: o.Groups[:0], Rosters: o.Rosters[:0], Lines: o.Lines[:0],
 	}
 }

@@ -75,6 +75,7 @@ func New(cfg Config) (*Engine, error) {
 	}, e.box, e)
 	e.detect = detect.New(detect.Config{
 		Incarnation: cfg.Self.Incarnation, Interval: t.Heartbeat, Suspect: e.plantHaste(t.Suspect),
+		Line: cfg.Line,
 	}, e.box)
 	e.member = member.New(member.Config{
 		Self: cfg.Self, System: cfg.System, Size: cfg.Oracle.Size, Eligible: cfg.Oracle.Eligible,
@@ -99,6 +100,8 @@ func (e *Engine) Output() *Output {
 	e.out.Packets = append(e.out.Packets, e.box.Packets...)
 	clear(e.box.Packets)
 	e.box.Packets = e.box.Packets[:0]
+	e.out.Lines = append(e.out.Lines, e.detect.Lines...)
+	e.detect.Lines = e.detect.Lines[:0]
 	return &e.out
 }
 
@@ -154,8 +157,8 @@ func (e *Engine) Tick(now clock.Time) {
 		e.links.Tick(now)
 		e.roomForState()
 	}
-	for _, who := range e.detect.Tick(now) {
-		e.accuse(who, fmt.Sprintf("silent for more than %v", e.cfg.Timing.Suspect))
+	for _, a := range e.detect.Tick(now) {
+		e.accuse(a.Who, a.Why)
 	}
 	if e.member.Deadline() <= now {
 		e.member.Tick(now)
@@ -165,6 +168,22 @@ func (e *Engine) Tick(now clock.Time) {
 		g.tick(now)
 		e.settle()
 		e.retime(g)
+	}
+}
+
+// LineClosed is told that the other end of a line (Output.Lines) was closed: its process may be dead.
+func (e *Engine) LineClosed(now clock.Time, incarnation uint64) {
+	if !e.over {
+		e.now = now
+		e.detect.OnClosed(now, incarnation)
+	}
+}
+
+// LineOpen is told that a line that was closed is open again, to the same process.
+func (e *Engine) LineOpen(now clock.Time, incarnation uint64) {
+	if !e.over {
+		e.now = now
+		e.detect.OnOpen(now, incarnation)
 	}
 }
 
@@ -224,7 +243,7 @@ func (e *Engine) receive(now clock.Time, p *dataplane.Packet) {
 		if e.links.Dead(h.View) {
 			e.poison(h.View, p.From)
 		} else if e.links.Mine(&h) {
-			e.detect.OnLife(now, h.View)
+			e.detect.OnLife(now, &h, p.From)
 		}
 	case wire.KindPoison:
 		e.onPoison(&h, b[wire.HeaderLen:])

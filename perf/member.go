@@ -43,6 +43,7 @@ type member struct {
 	files    chan []byte   // reports of the others, at rank 0 of a run without a parent
 	view     *vsync.View   // the complete one; valid when full is closed
 	churn    churnRecord
+	seen     attendance // in rounds
 	sent     uint64
 	sendErr  error
 	recorder recorder

@@ -63,8 +63,8 @@ func WithDiscovery(d time.Duration) Option { return set(func(c *Config) { c.Disc
 // WithHeartbeat sets the time between signs of life.
 func WithHeartbeat(d time.Duration) Option { return set(func(c *Config) { c.Heartbeat = d }) }
 
-// WithoutLifelines makes processes be declared failed after SuspectAfter only, never because a kernel closes what a dead
-// process held.
+// WithoutLifelines makes silence the only sign that a process is dead: no kernel is asked to close what a dead process
+// held.
 func WithoutLifelines() Option { return set(func(c *Config) { c.NoLifelines = true }) }
 
 // Detection is a pace of failure detection.

@@ -212,7 +212,7 @@ type verdict uint8
 
 const (
 	unknown verdict = iota // nobody answered, or the connection broke: it may be the network's fault
-	gone                   // the other end's kernel closed it, or says that nothing listens there, or somebody else does
+	gone                   // the other end closed it, or its host says that nothing listens there, or somebody else does
 	left                   // the process said that it leaves
 )
 
@@ -221,6 +221,7 @@ func (l *line) keep(ctx context.Context) {
 	for ctx.Err() == nil {
 		switch l.hold(ctx) {
 		case left:
+			l.keeper.Drop(l.peer)
 			return
 		case gone:
 			if ctx.Err() == nil {

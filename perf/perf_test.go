@@ -81,17 +81,6 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// A member whose cable is cut is out of the others' view.
-//
-// rows: FD-01
-func TestCut(t *testing.T) {
-	netns.Need(t)
-	r := runLocal(t, func(o *Options) { o.Primitive, o.Count, o.Netns, o.Detect = "cut", 2, true, "tight" })
-	if l := r.Latency; l.Count != 2 || l.P50 < 60e3 {
-		t.Errorf("removal took %+v; silence counts after 80 ms at the earliest, less one sign of life", l)
-	}
-}
-
 // New processes are timed from their start.
 func TestNewMembers(t *testing.T) {
 	r := runLocal(t, func(o *Options) { o.Primitive, o.Count = "join", 3 })

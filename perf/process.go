@@ -18,6 +18,7 @@ type order struct {
 	Run    *part       `json:",omitempty"` // take part in a run
 	Attend *part       `json:",omitempty"` // join for rounds
 	Await  *awaitOrder `json:",omitempty"` // wait for a view
+	End    bool        `json:",omitempty"` // wait for the end of the system
 	Leave  bool        `json:",omitempty"` // leave the system
 	Floor  *floorOrder `json:",omitempty"` // measure the machine
 }
@@ -26,6 +27,7 @@ type order struct {
 type answer struct {
 	Error    string       `json:",omitempty"`
 	Report   *report      `json:",omitempty"`
+	Fate     *fate        `json:",omitempty"`
 	Attended *attended    `json:",omitempty"`
 	At       int64        `json:",omitempty"` // when the process that was to be gone was left out
 	Floor    *floorReport `json:",omitempty"`
@@ -119,7 +121,11 @@ func Member(ctx context.Context, in io.Reader, out io.Writer) error {
 				a.Attended, err = m.attend(ctx)
 			}
 		case o.Await != nil && m != nil:
-			a.At, err = m.seen.await(ctx, o.Await)
+			if a.At, err = m.seen.await(ctx, o.Await); err == nil {
+				err = m.awaitOracle(ctx, o.Await.Oracle)
+			}
+		case o.End && m != nil:
+			a.Fate, err = m.end(ctx)
 		case o.Leave && m != nil && m.seen.gone != nil:
 			err = m.sys.Close() // the others go on
 			m = nil

@@ -36,6 +36,8 @@ type attended struct {
 type awaitOrder struct {
 	Gone vsync.Address // without this process, after one with it; nobody: does not matter
 	Size int           // of so many members; 0: does not matter
+
+	Oracle int // and until the ORACLE has so many members; 0: does not matter
 }
 
 // attendance is the views that a member in rounds has seen.
@@ -85,12 +87,35 @@ func (a *attendance) await(ctx context.Context, o *awaitOrder) (int64, error) {
 	}
 }
 
+// awaitOracle waits until the ORACLE, as this member was told last, has so many members.
+func (m *member) awaitOracle(ctx context.Context, size int) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := m.clock.now() + int64(roundWithin); ; {
+		have := m.sys.State().Oracle
+		if size == 0 || len(have) == size {
+			return nil
+		}
+		if m.clock.now() > end {
+			return fmt.Errorf("after %v the ORACLE is %v, want %d members", roundWithin, have, size)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
 // attend starts the member's system with default settings and joins the group.
 func (m *member) attend(ctx context.Context) (*attended, error) {
 	c := vsync.DefaultConfig()
 	c.SystemName, c.Interfaces, c.GroupPort, c.PeerPort = m.System, []string{m.Interface}, m.GroupPort, m.PeerPort
 	c.Waiting, c.Mute, c.Network.Hosts = waitings()[m.Waiting], true, m.Hosts
 	transportsByName()[m.Options.Transport](&c)
+	if m.OracleLost > 0 {
+		c.OracleLost = m.OracleLost
+	}
 	begin := m.clock.now()
 	var err error
 	m.sys, err = vsync.Start(context.WithoutCancel(ctx), vsync.WithConfig(c), vsync.WithDetection(detections()[m.Detect]))
@@ -107,6 +132,30 @@ func (m *member) attend(ctx context.Context) (*attended, error) {
 		return nil, err
 	}
 	return &attended{Address: m.sys.Address(), Start: started - begin, Join: m.clock.now() - started}, nil
+}
+
+// fate is how a member's system ended.
+type fate struct {
+	Poisoned bool
+	Lost     bool // contact with the ORACLE
+	Accuser  vsync.Address
+	Reason   string
+	Text     string // of the error
+	At       int64
+}
+
+// end waits until the member's system is over.
+func (m *member) end(ctx context.Context) (*fate, error) {
+	if err := wait(ctx, m.sys.Done(), roundWithin, "for the system's end"); err != nil {
+		return nil, err
+	}
+	err := m.sys.Wait()
+	f := &fate{At: m.clock.now(), Text: fmt.Sprint(err), Lost: errors.Is(err, vsync.ErrOracleLost)}
+	var poison *vsync.PoisonError
+	if f.Poisoned = errors.As(err, &poison); f.Poisoned {
+		f.Accuser, f.Reason = poison.Accuser, poison.Reason
+	}
+	return f, nil
 }
 
 // detections returns the paces of failure detection by name.
@@ -126,15 +175,22 @@ type rounds struct {
 	*local
 	clock   hostClock
 	there   map[*kid]*attended
-	next    int // number of the next member process
+	next    int         // number of the next member process
+	change  func(*part) // what is different from the default; nil: nothing
 	latency *hdrhistogram.Histogram
 	result  *Result
 }
 
+func newRounds(l *local) *rounds {
+	return &rounds{
+		local: l, clock: newHostClock(), there: map[*kid]*attended{}, latency: newHistogram(),
+		result: &Result{Options: l.options, Began: l.began.UTC(), Go: runtime.Version(), Cores: runtime.NumCPU()},
+	}
+}
+
 // measureRounds runs all rounds and makes the result.
 func (l *local) measureRounds(ctx context.Context) (*Result, error) {
-	r := &rounds{local: l, clock: newHostClock(), there: map[*kid]*attended{}, latency: newHistogram()}
-	r.result = &Result{Options: l.options, Began: l.began.UTC(), Go: runtime.Version(), Cores: runtime.NumCPU()}
+	r := newRounds(l)
 	members := l.options.Members
 	if l.options.Primitive == "join" {
 		members-- // the joiner is the last one
@@ -144,7 +200,7 @@ func (l *local) measureRounds(ctx context.Context) (*Result, error) {
 			return nil, err
 		}
 	}
-	if err := r.all(nil, &awaitOrder{Size: members}, nil); err != nil {
+	if err := r.all(nil, whole(members), nil); err != nil {
 		return nil, err
 	}
 	count := l.options.Count
@@ -178,7 +234,7 @@ func (r *rounds) round(ctx context.Context, members int) error {
 			return err
 		}
 		r.dismiss(k)
-		return r.all(nil, &awaitOrder{Size: members}, nil)
+		return r.all(nil, whole(members), nil)
 	}
 	victim := r.kids[rand.IntN(len(r.kids))]
 	gone := r.there[victim].Address
@@ -196,7 +252,13 @@ func (r *rounds) round(ctx context.Context, members int) error {
 	if _, err := r.enlist(ctx); err != nil {
 		return err
 	}
-	return r.all(nil, &awaitOrder{Size: members}, nil)
+	return r.all(nil, whole(members), nil)
+}
+
+// whole is what members wait for between two rounds: a blow while the ORACLE is still growing could end the system.
+func whole(members int) *awaitOrder {
+	size := min(members, vsync.DefaultConfig().OracleSize)
+	return &awaitOrder{Size: members, Oracle: size - 1 + size%2}
 }
 
 // strike kills a member or cuts its cable, and returns when.
@@ -244,6 +306,9 @@ func (r *rounds) enlist(ctx context.Context) (k *kid, err error) {
 	p := r.part(k.index)
 	if hosts != nil {
 		p.Hosts = hosts
+	}
+	if r.change != nil {
+		r.change(p)
 	}
 	a, err := k.do(order{Attend: p})
 	if err != nil {

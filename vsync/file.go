@@ -126,6 +126,7 @@ func fileKeys() []fileKey {
 		{"suspect_after", durationKey(func(c *Config) *time.Duration { return &c.SuspectAfter })},
 		{"no_lifelines", switchKey(func(c *Config) *bool { return &c.NoLifelines })},
 		{"protocol_timeout", durationKey(func(c *Config) *time.Duration { return &c.ProtocolTimeout })},
+		{"oracle_lost", durationKey(func(c *Config) *time.Duration { return &c.OracleLost })},
 		{"stuck_after", durationKey(func(c *Config) *time.Duration { return &c.StuckAfter })},
 		{"query_timeout", durationKey(func(c *Config) *time.Duration { return &c.QueryTimeout })},
 		{"handler_deadline", durationKey(func(c *Config) *time.Duration { return &c.HandlerDeadline })},

@@ -63,6 +63,10 @@ func WithDiscovery(d time.Duration) Option { return set(func(c *Config) { c.Disc
 // WithHeartbeat sets the time between signs of life.
 func WithHeartbeat(d time.Duration) Option { return set(func(c *Config) { c.Heartbeat = d }) }
 
+// WithOracleLost sets for how long the membership service may be silent before this process gives up with
+// ErrOracleLost. Less than twice SuspectAfter counts as that.
+func WithOracleLost(d time.Duration) Option { return set(func(c *Config) { c.OracleLost = d }) }
+
 // WithoutLifelines makes silence the only sign that a process is dead: no kernel is asked to close what a dead process
 // held.
 func WithoutLifelines() Option { return set(func(c *Config) { c.NoLifelines = true }) }

@@ -152,6 +152,7 @@ func (s *System) openHost(t dataplane.Transport) (err error) {
 	timing, limits := engine.Defaults()
 	timing.Discovery, timing.Heartbeat = c.Discovery, c.Heartbeat
 	timing.Suspect, timing.Request, timing.Stuck = c.SuspectAfter, c.ProtocolTimeout, c.StuckAfter
+	timing.OracleLost = max(c.OracleLost, 2*c.SuspectAfter)
 	limits.Message, limits.Window, limits.Queue = c.MaxMessage, c.MaxUnstable, c.MaxQueue
 	caps := t.Caps()
 	s.caps = caps

@@ -6,6 +6,7 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/khamsin-io/khamsin/dataplane"
@@ -150,6 +151,25 @@ var (
 	ErrOracleRequired  = errors.New("no ORACLE found and this process may not found one")
 	ErrTransferAborted = errors.New("state transfer aborted")
 )
+
+// PoisonError is ErrPoisoned with what is known of it.
+type PoisonError struct {
+	Accuser core.Address // who accused this process; nobody when the teller does not know
+	Teller  core.Address // who told it; nobody when it read of it itself
+	Reason  string       // of the accusation
+}
+
+// Error says all of it.
+func (e *PoisonError) Error() string {
+	s := fmt.Sprintf("%v: accused by %v: %s", ErrPoisoned, e.Accuser, e.Reason)
+	if !e.Teller.IsZero() {
+		s += fmt.Sprintf(" (told by %v)", e.Teller)
+	}
+	return s
+}
+
+// Unwrap returns ErrPoisoned.
+func (e *PoisonError) Unwrap() error { return ErrPoisoned }
 
 // HandlersMax is the greatest length of JoinRequest.Handlers.
 const HandlersMax = member.HandlersMax

@@ -35,8 +35,9 @@ type Engine struct {
 	transfers map[uint64]*xfer.Outgoing
 	nextXfer  uint64
 
-	suspects map[uint64]string // by incarnation: why this process accused it
-	leavers  int               // groups that this process ever wanted to leave
+	suspects map[uint64]string     // by incarnation: why this process accused it
+	charges  map[uint64]pdu.Charge // by incarnation: why the ORACLE removed it
+	leavers  int                   // groups that this process ever wanted to leave
 	stopping bool
 	stopBy   clock.Time // when a stop is over even if nobody answers
 	over     bool
@@ -67,7 +68,7 @@ func New(cfg Config) (*Engine, error) {
 		stopBy: clock.Never, cfg: cfg, box: pdu.NewOutbox(cfg.Arena, cfg.MTU), byName: map[string]*group{},
 		byLid:    map[uint32]*group{},
 		channels: map[dataplane.Channel]int{}, transfers: map[uint64]*xfer.Outgoing{},
-		suspects: map[uint64]string{}, windowLimit: cfg.Limits.Window,
+		suspects: map[uint64]string{}, charges: map[uint64]pdu.Charge{}, windowLimit: cfg.Limits.Window,
 	}
 	t := cfg.Timing
 	e.links = link.New(link.Config{
@@ -262,9 +263,16 @@ func (e *Engine) receiveGroup(now clock.Time, h *wire.Header, p *dataplane.Packe
 	e.touch(g)
 }
 
+// bury ends the lanes with a process that was removed, and remembers why, to tell it should it be alive.
+func (e *Engine) bury(a core.Address, why pdu.Charge) {
+	e.links.Close(a.Incarnation)
+	e.charges[a.Incarnation] = why
+}
+
 // poison tells a process that was removed that it is no longer part of the system.
 func (e *Engine) poison(incarnation uint64, to dataplane.Endpoint) {
-	m := &pdu.Poison{Accuser: e.cfg.Self, Part: e.member.Part(), Reason: e.suspects[incarnation]}
+	why := e.charges[incarnation]
+	m := &pdu.Poison{Accuser: why.By, Teller: e.cfg.Self, Part: e.member.Part(), Reason: why.Reason}
 	var w pdu.Writer
 	m.Append(&w)
 	h := wire.Header{Kind: wire.KindPoison, View: e.cfg.Self.Incarnation, Rank: uint32(incarnation)}
@@ -286,7 +294,7 @@ func (e *Engine) onPoison(h *wire.Header, body []byte) {
 		e.count.OtherPart++
 		return
 	}
-	e.finish(fmt.Errorf("%w: %s (told by %v)", ErrPoisoned, m.Reason, m.Accuser))
+	e.finish(&PoisonError{Accuser: m.Accuser, Teller: m.Teller, Reason: m.Reason})
 }
 
 // finish ends everything without telling anybody.

@@ -54,7 +54,7 @@ type Hooks interface {
 	Refused(now clock.Time, handle uint32, why Refusal, handlers string)
 	Moved(now clock.Time) // other processes are the ORACLE, or another one leads it
 	Watch(now clock.Time, w *pdu.Watch)
-	Gone(now clock.Time, a core.Address)
+	Gone(now clock.Time, a core.Address, why pdu.Charge)
 	OracleChanged(text string)
 	Warn(text string)
 	Lost(now clock.Time)                                    // the ORACLE cannot be reached any more, or none was found
@@ -180,10 +180,25 @@ func (m *Machine) Accuse(now clock.Time, who core.Address, reason string) {
 		return
 	}
 	m.accused = append(m.accused, who)
-	m.suspectLeader(now, who)
-	m.Request(now, Command{Op: opRemove, Who: who, Reason: reason})
+	charge := Command{Op: opRemove, By: m.cfg.Self, Who: who, Reason: reason}
+	m.suspectLeader(now, &charge)
+	m.hint(now, &charge)
+	m.Request(now, charge)
 	if i := slices.Index(m.oracle, who); i >= 0 && m.retryAt != clock.Never {
 		m.retryAt = now
+	}
+}
+
+// hint tells all of the ORACLE that its leader is accused, when that is so. Those who do not know would deny their votes
+// to whoever stands for election.
+func (m *Machine) hint(now clock.Time, charge *Command) {
+	if len(m.oracle) == 0 || m.oracle[0] != charge.Who {
+		return
+	}
+	for _, to := range m.oracle[1:] {
+		if to != m.cfg.Self && !slices.Contains(m.accused, to) {
+			m.lane.Send(now, to, append([]byte{byte(pdu.TypeRequest)}, charge.Encode()...))
+		}
 	}
 }
 

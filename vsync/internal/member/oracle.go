@@ -30,6 +30,7 @@ type leadership struct {
 	electAt   clock.Time   // when to stand for election
 	heardAt   clock.Time   // a follower: when the leader was last heard of
 	suspect   core.Address // a leader that was accused
+	charge    Command      // by whom, and why
 	gather    []gathering
 	assigned  map[core.Address]*pdu.Watch
 	epoch     uint64
@@ -52,6 +53,12 @@ func (m *Machine) submit(now clock.Time, c *Command) {
 	if m.cons == nil {
 		return
 	}
+	if c.Op == opRemove && !c.Orderly && c.Number == 0 {
+		if m.cons.Registry.Alive(c.By) { // a hint: the request itself is on its way to one of the ORACLE
+			m.suspectLeader(now, c)
+		}
+		return
+	}
 	if c.Op == opRemove && !c.Orderly {
 		if c.Who == m.cfg.Self && len(m.cons.Voters()) == 1 {
 			// The whole ORACLE would be gone, and whoever hears the accusation is alive.
@@ -60,18 +67,19 @@ func (m *Machine) submit(now clock.Time, c *Command) {
 			m.tell(now, c.By, pdu.TypeDone, &pdu.Done{Number: c.Number})
 			return
 		}
-		m.suspectLeader(now, c.Who)
+		m.suspectLeader(now, c)
 	}
 	m.cons.Propose(c)
 }
 
 // suspectLeader makes an ORACLE member stand for election when the leader is accused, the elder ones sooner.
-func (m *Machine) suspectLeader(now clock.Time, who core.Address) {
+func (m *Machine) suspectLeader(now clock.Time, c *Command) {
+	who := c.Who
 	if m.cons == nil || m.cons.Leader() || who == m.cfg.Self || m.cons.LeaderID() != who.Incarnation ||
 		m.lead.suspect == who {
 		return
 	}
-	m.lead.suspect = who
+	m.lead.suspect, m.lead.charge = who, *c
 	m.lead.electAt = min(m.lead.electAt, now.Add(m.cfg.Heartbeat/2*m.place()))
 }
 
@@ -101,6 +109,9 @@ func (m *Machine) onConsensus(now clock.Time, from uint64, data []byte) {
 	m.lead.heard[from] = now
 	// Refused: not wanted, from a member that is none any more, or malformed.
 	led, err := m.cons.Step(from, data, m.loyal(now))
+	if err == nil && m.cons.Leader() && len(m.cons.Learners()) > 0 {
+		m.rebalance(now) // a learner may have caught up
+	}
 	if err != nil || !led {
 		return
 	}
@@ -177,7 +188,7 @@ func (m *Machine) takeOver(now clock.Time, _ []Applied) {
 	m.hooks.OracleChanged("leads the ORACLE")
 	if !m.lead.suspect.IsZero() && m.cons.Registry.Alive(m.lead.suspect) {
 		m.cons.Propose(&Command{Op: opRemove, By: m.cfg.Self, Who: m.lead.suspect,
-			Reason: "led the ORACLE and was accused"})
+			Reason: fmt.Sprintf("%s (says %v, of the ORACLE's leader)", m.lead.charge.Reason, m.lead.charge.By)})
 	}
 	m.lead.suspect = core.NoAddress
 	for _, e := range m.cons.Registry.Outstanding() {
@@ -280,7 +291,7 @@ func (m *Machine) forget(now clock.Time, e *Effect) {
 	case e.Who == m.cfg.Self:
 		m.removedBy = e
 	default:
-		m.hooks.Gone(now, e.Who)
+		m.hooks.Gone(now, e.Who, pdu.Charge{By: e.By, Reason: e.Reason})
 	}
 }
 

@@ -142,8 +142,8 @@ func (x *theatre) without(k *kid) []*kid {
 	return slices.DeleteFunc(slices.Clone(x.kids), func(o *kid) bool { return o == k })
 }
 
-// A process that is stopped is left out, and when it goes on it is told by whom it was accused and why. The same program
-// started again is a new member.
+// A process that is stopped is left out, and when it goes on it is told by whom it was accused and why. The same
+// program started again is a new member.
 //
 // rows: FD-03, FD-11, FD-12, FD-15
 func TestStoppedProcess(t *testing.T) {

@@ -21,9 +21,11 @@ type part struct {
 	PeerPort  uint16 `json:"peer_port"`
 	Profile   string `json:"profile"` // file for a processor profile; empty: none
 	// DropShare is the share of packets that the member drops on receiving, where no namespace does it.
-	DropShare  float64       `json:"drop_share"`
-	OracleLost time.Duration `json:"oracle_lost"` // in rounds; 0: the default
-	Hosts      []string      `json:"hosts"`       // where members look for each other without multicast; empty: on this host
+	DropShare float64  `json:"drop_share"`
+	Hosts     []string `json:"hosts"` // where members look for each other without multicast; empty: on this host
+
+	// OracleLost is Config.OracleLost in rounds; 0: the default.
+	OracleLost time.Duration `json:"oracle_lost"`
 }
 
 // member is one process of a run.

@@ -118,7 +118,8 @@ func (m *member) attend(ctx context.Context) (*attended, error) {
 	}
 	begin := m.clock.now()
 	var err error
-	m.sys, err = vsync.Start(context.WithoutCancel(ctx), vsync.WithConfig(c), vsync.WithDetection(detections()[m.Detect]))
+	m.sys, err = vsync.Start(context.WithoutCancel(ctx), vsync.WithConfig(c),
+		vsync.WithDetection(detections()[m.Detect]))
 	if err != nil {
 		return nil, err
 	}

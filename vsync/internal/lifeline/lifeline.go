@@ -212,7 +212,7 @@ type verdict uint8
 
 const (
 	unknown verdict = iota // nobody answered, or the connection broke: it may be the network's fault
-	gone                   // the other end closed it, or its host says that nothing listens there, or somebody else does
+	gone                   // the other end closed it, or nothing listens there any more, or somebody else does
 	left                   // the process said that it leaves
 )
 

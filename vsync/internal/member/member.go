@@ -57,9 +57,10 @@ type Hooks interface {
 	Gone(now clock.Time, a core.Address, why pdu.Charge)
 	OracleChanged(text string)
 	Warn(text string)
-	Lost(now clock.Time)                                    // the ORACLE cannot be reached any more, or none was found
-	Removed(now clock.Time, by core.Address, reason string) // the ORACLE removed this process as failed
-	Stopped(now clock.Time)                                 // the orderly departure is complete
+	Lost(now clock.Time) // the ORACLE cannot be reached any more, or none was found
+	// the ORACLE removed this process as failed
+	Removed(now clock.Time, by core.Address, reason string)
+	Stopped(now clock.Time) // the orderly departure is complete
 }
 
 type state uint8
@@ -189,8 +190,8 @@ func (m *Machine) Accuse(now clock.Time, who core.Address, reason string) {
 	}
 }
 
-// hint tells all of the ORACLE that its leader is accused, when that is so. Those who do not know would deny their votes
-// to whoever stands for election.
+// hint tells all of the ORACLE that its leader is accused, when that is so. Those who do not know would deny their
+// votes to whoever stands for election.
 func (m *Machine) hint(now clock.Time, charge *Command) {
 	if len(m.oracle) == 0 || m.oracle[0] != charge.Who {
 		return

@@ -153,6 +153,14 @@ func (m *Machine) Active() bool { return m.state == active || m.state == leaving
 // Oracle returns the ORACLE's members as last told, leader first.
 func (m *Machine) Oracle() []core.Address { return m.oracle }
 
+// Processes returns the system's processes, oldest first, as a member of the ORACLE knows them; nil elsewhere.
+func (m *Machine) Processes() []core.Address {
+	if m.cons == nil || !m.cons.Electable() {
+		return nil
+	}
+	return m.cons.Registry.Processes()
+}
+
 // Leader tells whether this process leads the ORACLE.
 func (m *Machine) Leader() bool { return m.cons != nil && m.cons.Leader() }
 

@@ -24,6 +24,9 @@ type part struct {
 	DropShare float64  `json:"drop_share"`
 	Hosts     []string `json:"hosts"` // where members look for each other without multicast; empty: on this host
 
+	// Apart makes a member in rounds join when it is told to, and not when it has started.
+	Apart bool `json:"apart"`
+
 	// OracleLost is Config.OracleLost in rounds; 0: the default.
 	OracleLost time.Duration `json:"oracle_lost"`
 }
@@ -82,7 +85,10 @@ func (m *member) config() vsync.Config {
 	c.Waiting, c.Mute, c.Discovery = waitings()[m.Waiting], true, seekWithin
 	c.FastStart = m.Index == 0
 	c.Network.Hosts = m.Hosts
-	if m.Primitive != "kill" {
+	switch {
+	case m.Detect != "":
+		c.Heartbeat, c.SuspectAfter = detections()[m.Detect].Pace()
+	case m.Primitive != "kill":
 		c.SuspectAfter = suspectAfter
 	}
 	if m.Window > 0 {

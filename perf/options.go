@@ -37,9 +37,11 @@ type Options struct {
 	Loss      float64       `json:"loss"`   // share of packets that every member loses on receiving
 	Netns     bool          `json:"netns"`  // each member in a network namespace of its own, on one bridge
 	Count     int           `json:"count"`  // rounds of kill and cut, and of join when it is not 0
-	Detect    string        `json:"detect"` // pace of failure detection in rounds: "steady", "tight" or "patient"
-	Floor     bool          `json:"-"`      // measure the machine as well
-	Profile   string        `json:"-"`      // directory for a processor profile of each member
+	// Detect is the pace of failure detection: "steady", "tight" or "patient". When it is empty rounds are steady, and
+	// all else is slow to take a member for dead.
+	Detect  string `json:"detect"`
+	Floor   bool   `json:"-"` // measure the machine as well
+	Profile string `json:"-"` // directory for a processor profile of each member
 }
 
 // Limits of Options.

@@ -18,6 +18,7 @@ type order struct {
 	Run    *part       `json:",omitempty"` // take part in a run
 	Attend *part       `json:",omitempty"` // join for rounds
 	Await  *awaitOrder `json:",omitempty"` // wait for a view
+	Join   int64       `json:",omitempty"` // join, at this time
 	End    bool        `json:",omitempty"` // wait for the end of the system
 	Leave  bool        `json:",omitempty"` // leave the system
 	Floor  *floorOrder `json:",omitempty"` // measure the machine
@@ -29,6 +30,7 @@ type answer struct {
 	Report   *report      `json:",omitempty"`
 	Fate     *fate        `json:",omitempty"`
 	Attended *attended    `json:",omitempty"`
+	Views    int          `json:",omitempty"` // number of the newest view
 	At       int64        `json:",omitempty"` // when the process that was to be gone was left out
 	Floor    *floorReport `json:",omitempty"`
 }
@@ -122,8 +124,11 @@ func Member(ctx context.Context, in io.Reader, out io.Writer) error {
 			}
 		case o.Await != nil && m != nil:
 			if a.At, err = m.seen.await(ctx, o.Await); err == nil {
+				a.Views = m.seen.views
 				err = m.awaitOracle(ctx, o.Await.Oracle)
 			}
+		case o.Join != 0 && m != nil:
+			err = m.joinAt(ctx, o.Join)
 		case o.End && m != nil:
 			a.Fate, err = m.end(ctx)
 		case o.Leave && m != nil && m.seen.gone != nil:

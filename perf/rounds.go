@@ -44,6 +44,7 @@ type awaitOrder struct {
 type attendance struct {
 	mu     sync.Mutex
 	last   *vsync.View
+	views  int
 	gone   map[vsync.Address]int64 // when who was first left out
 	change chan struct{}           // closed by the next view
 }
@@ -60,6 +61,7 @@ func (a *attendance) onView(v *vsync.View, now int64) {
 		}
 	}
 	a.last = v
+	a.views = int(v.ID)
 	close(a.change)
 	a.change = make(chan struct{})
 }
@@ -129,10 +131,21 @@ func (m *member) attend(ctx context.Context) (*attended, error) {
 	if err := m.group.OnView(func(v *vsync.View) { m.seen.onView(v, m.clock.now()) }); err != nil {
 		return nil, err
 	}
+	a := &attended{Address: m.sys.Address(), Start: started - begin}
+	if m.Apart {
+		return a, nil
+	}
 	if err := m.group.Join(ctx); err != nil {
 		return nil, err
 	}
-	return &attended{Address: m.sys.Address(), Start: started - begin, Join: m.clock.now() - started}, nil
+	a.Join = m.clock.now() - started
+	return a, nil
+}
+
+// joinAt joins the group at a time.
+func (m *member) joinAt(ctx context.Context, at int64) error {
+	m.clock.sleepUntil(at)
+	return m.group.Join(ctx)
 }
 
 // fate is how a member's system ended.

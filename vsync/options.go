@@ -83,21 +83,19 @@ const (
 
 // WithDetection sets Heartbeat and SuspectAfter together.
 func WithDetection(d Detection) Option {
-	return set(func(c *Config) { c.Heartbeat, c.SuspectAfter = d.pace(c) })
+	return set(func(c *Config) { c.Heartbeat, c.SuspectAfter = d.Pace() })
 }
 
-// pace returns the times of a pace, and those that c has for one that is unknown.
-func (d Detection) pace(c *Config) (heartbeat, suspectAfter time.Duration) {
+// Pace returns Config.Heartbeat and Config.SuspectAfter of a pace; those of Steady for one that is unknown.
+func (d Detection) Pace() (heartbeat, suspectAfter time.Duration) {
 	switch d {
-	case Steady:
-		t, _ := engine.Defaults()
-		return t.Heartbeat, t.Suspect
 	case Tight:
 		return 20 * time.Millisecond, 80 * time.Millisecond
 	case Patient:
 		return time.Second, 5 * time.Second
 	}
-	return c.Heartbeat, c.SuspectAfter
+	t, _ := engine.Defaults()
+	return t.Heartbeat, t.Suspect
 }
 
 // WithSuspectAfter sets the silence after which a process is declared failed: more than two heartbeats.

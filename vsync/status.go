@@ -17,7 +17,7 @@ type SystemState struct {
 	Error      string       `json:"error,omitempty"` // why it is over
 	Leader     bool         `json:"oracleLeader"`    // this process leads the membership service
 	Oracle     []Address    `json:"oracle"`          // its members
-	Processes  []Address    `json:"processes"`       // all of the system, oldest first, as members of the ORACLE know them
+	Processes  []Address    `json:"processes"`       // of the system, oldest first; known to the ORACLE's members
 	Suspects   int          `json:"suspects"`        // processes that this one accused
 	OpenFrames int          `json:"openFrames"`      // packets in memory
 	Kept       int64        `json:"keptPackets"`     // those that handlers keep
@@ -70,7 +70,8 @@ type Backlog struct {
 // State returns a summary of the system.
 func (s *System) State() SystemState {
 	if s == nil {
-		return SystemState{Error: ErrNotRunning.Error(), Oracle: []Address{}, Processes: []Address{}, Groups: []GroupState{}}
+		none := []Address{}
+		return SystemState{Error: ErrNotRunning.Error(), Oracle: none, Processes: none, Groups: []GroupState{}}
 	}
 	st := SystemState{
 		System: s.config.SystemName, Address: s.self, Active: s.Active(), Kept: s.kept.Load(), Stats: s.IOStats(),

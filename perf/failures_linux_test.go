@@ -2,10 +2,12 @@ package perf
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -284,4 +286,84 @@ func TestLeaderDiesDuringAJoin(t *testing.T) {
 	}
 	x.there[joiner] = a.Attended
 	x.see(x.without(leader), &awaitOrder{Size: 4})
+}
+
+// What others send to a process goes by way of a router, and what it sends to them does not: it is a member like any
+// other, hears of a crash at once, and is not accused while silence counts.
+func TestAsymmetricRoutes(t *testing.T) {
+	x := stage(t, 4, 0)
+	router, odd := x.kids[2], x.kids[3]
+	at := func(k *kid) string { return lanAddress(k.index).String() }
+	inside(t, router, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.send_redirects=0",
+		"net.ipv4.conf."+lanInterface+".send_redirects=0")
+	for _, k := range x.kids[:2] {
+		inside(t, k, "ip", "route", "add", at(odd)+"/32", "via", at(router), "dev", lanInterface)
+	}
+	joiner := x.enter() // takes part in views with the odd one
+	x.see(x.kids, whole(5))
+	if err := joiner.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	x.see(x.without(joiner), &awaitOrder{Gone: x.there[joiner].Address, Size: 4})
+	x.dismiss(joiner)
+	stopped := x.kids[1] // found dead by silence: so long everybody else was watched, and not accused
+	if err := stopped.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	x.see(x.without(stopped), &awaitOrder{Gone: x.there[stopped].Address, Size: 3})
+	if n := forwarded(t, router); n < 10 {
+		t.Errorf("the router forwarded %d packets: the routes are not what the test needs", n)
+	}
+}
+
+// forwarded returns how many packets a member's host has forwarded.
+func forwarded(t *testing.T, k *kid) int {
+	t.Helper()
+	var names []string
+	for line := range strings.Lines(string(inside(t, k, "cat", "/proc/net/snmp"))) {
+		f := strings.Fields(line)
+		switch i := slices.Index(names, "ForwDatagrams"); {
+		case f[0] != "Ip:":
+		case names == nil:
+			names = f
+		case i > 0 && i < len(f):
+			n, err := strconv.Atoi(f[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatal("/proc/net/snmp has no ForwDatagrams")
+	return 0
+}
+
+// inside runs a command in a member's network namespace.
+func inside(t *testing.T, k *kid, args ...string) []byte {
+	t.Helper()
+	args = append([]string{"-t", strconv.Itoa(k.cmd.Process.Pid), "-n"}, args...)
+	out, err := exec.Command("nsenter", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("nsenter %v: %v: %s", args, err, out)
+	}
+	return out
+}
+
+// A firewall that resets a live process's lines and refuses new ones does not get it declared failed: asked over the
+// transport, it answers.
+//
+// rows: FD-01
+func TestFirewallIsNoCrash(t *testing.T) {
+	x := stage(t, 3, 0)
+	victim, stopped := x.kids[1], x.kids[2]
+	inside(t, victim, "nft", "add table inet fw; add chain inet fw in { type filter hook input priority 0; }; "+
+		"add rule inet fw in meta l4proto tcp reject with tcp reset")
+	inside(t, victim, "ss", "-K", "state", "established")
+	if left := strings.TrimSpace(string(inside(t, victim, "ss", "-Htn", "state", "established"))); left != "" {
+		netns.Require(t, "sockdestroy", errors.New("this kernel destroys no sockets for ss -K"))
+	}
+	if err := stopped.cmd.Process.Signal(syscall.SIGSTOP); err != nil { // its silence takes longer than an accusation
+		t.Fatal(err)
+	}
+	x.see([]*kid{x.kids[0], victim}, &awaitOrder{Gone: x.there[stopped].Address, Size: 2})
 }

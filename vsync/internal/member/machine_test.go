@@ -238,11 +238,11 @@ func TestAccusations(t *testing.T) {
 			t.Errorf("the accused said %v; %s", w.sites[lead].said, w.sites[1-lead].m.Dump())
 		}
 	})
-	t.Run("the leader, accused by a process outside of the ORACLE, is replaced within a beat", func(t *testing.T) {
-		w := form(t, 6, nil)
+	t.Run("the leader, accused by one of the ORACLE, is replaced before the others miss it", func(t *testing.T) {
+		w := form(t, 6, func(c *Config) { c.Size = 5 })
 		lead := w.leaders()[0]
 		w.sites[lead].dead = true
-		w.sites[5].m.Accuse(w.now, addr(lead+1), "closed")
+		w.sites[(lead+1)%5].m.Accuse(w.now, addr(lead+1), "closed")
 		w.run(w.config(0).Heartbeat)
 		if got := w.leaders(); len(got) != 1 || got[0] == lead {
 			t.Fatalf("led by %v after %d", got, lead)

@@ -2,6 +2,7 @@ package perf
 
 import (
 	"encoding/binary"
+	"math/rand/v2"
 
 	"github.com/khamsin-io/khamsin/vsync"
 )
@@ -31,4 +32,12 @@ func head(b []byte) (stamp int64, number uint64, ok bool) {
 		return 0, 0, false
 	}
 	return int64(binary.LittleEndian.Uint64(b)), binary.LittleEndian.Uint64(b[8:]), true
+}
+
+// filling returns the bytes of a message. They are random, the same in every run: what can be compressed would not be
+// sent whole.
+func (m *member) filling() []byte {
+	b := make([]byte, m.Size)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(b) // never fails
+	return b
 }

@@ -55,7 +55,7 @@ func (p *pacer) next() (number uint64, stamp int64, ok bool) {
 
 // castLoop multicasts.
 func (m *member) castLoop(ctx context.Context) error {
-	payload := make([]byte, m.Size)
+	payload := m.filling()
 	p := m.newPacer()
 	for {
 		number, stamp, ok := p.next()
@@ -72,7 +72,7 @@ func (m *member) castLoop(ctx context.Context) error {
 
 // peerLoop sends to the next member.
 func (m *member) peerLoop(ctx context.Context) error {
-	payload := make([]byte, m.Size)
+	payload := m.filling()
 	p := m.newPacer()
 	to := m.view.Members[m.next(m.view.MyRank())]
 	for {
@@ -90,7 +90,7 @@ func (m *member) peerLoop(ctx context.Context) error {
 
 // flushLoop multicasts a message and waits until all members hold it. The latency is that of both calls together.
 func (m *member) flushLoop(ctx context.Context) error {
-	payload := make([]byte, m.Size)
+	payload := m.filling()
 	p := m.newPacer()
 	for {
 		number, stamp, ok := p.next()

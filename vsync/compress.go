@@ -17,14 +17,14 @@ func deflate(dst, b []byte) ([]byte, bool) {
 	return out, len(out) < len(b)-len(b)/compressGain
 }
 
-// inflate returns the bytes that deflate had, nil when they are malformed or longer than limit. What the bytes claim is
-// believed only within the limit.
-func inflate(b []byte, limit int) []byte {
+// inflate returns the bytes that deflate had, in dst when its capacity is enough; nil when they are malformed or longer
+// than limit. What the bytes claim is believed only within the limit.
+func inflate(dst, b []byte, limit int) []byte {
 	n, err := s2.DecodedLen(b)
 	if err != nil || n > limit || n == 0 {
 		return nil
 	}
-	out, err := s2.Decode(nil, b)
+	out, err := s2.Decode(dst[:cap(dst)], b)
 	if err != nil {
 		return nil
 	}

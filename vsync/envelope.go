@@ -57,10 +57,12 @@ type envelope struct {
 	list  []byte // incarnations
 	call  uint64
 	body  []byte
+
+	inflated []byte // memory for messages that were compressed, one after the other
 }
 
-// open takes a message apart. It returns false when the message is malformed. A message that was compressed takes new
-// memory, at most limit bytes.
+// open takes a message apart. It returns false when the message is malformed. A message that was compressed takes at
+// most limit bytes of memory, which the next one overwrites.
 func (e *envelope) open(b []byte, limit int) bool {
 	v, n := binary.Uvarint(b)
 	if n <= 0 || v>>flagBits > 1<<32-1 {
@@ -77,8 +79,11 @@ func (e *envelope) open(b []byte, limit int) bool {
 		e.more, b = b[0], b[1:]
 	}
 	if e.more&moreCompressed != 0 {
-		if b = inflate(b, limit); b == nil {
+		if b = inflate(e.inflated, b, limit); b == nil {
 			return false
+		}
+		if cap(b) <= bufferMax {
+			e.inflated = b
 		}
 	}
 	return e.openRest(b)
@@ -130,7 +135,7 @@ type buffer struct {
 }
 
 // bufferMax bounds the memory that an idle buffer keeps.
-const bufferMax = 64 << 10
+const bufferMax = 1 << 20
 
 // newBuffer returns an empty buffer.
 func (s *System) newBuffer() *buffer {

@@ -60,8 +60,11 @@ func (m *Message) Own() []byte { return bytes.Clone(m.Payload) }
 func (m *Message) Keep() *Kept {
 	k := &Kept{payload: m.Payload}
 	switch d := m.delivery; {
-	case m.env.more&moreCompressed != 0 || d == nil || d.Frame.IsZero():
-		return k // in memory of its own already
+	case m.env.more&moreCompressed != 0:
+		m.env.inflated = nil // the next one gets memory of its own
+	case d == nil:
+	case d.Frame.IsZero():
+		d.Loan = nil
 	case m.group.sys.kept.Add(1) > keptMax:
 		m.group.sys.kept.Add(-1)
 		k.payload = bytes.Clone(m.Payload)

@@ -28,7 +28,8 @@ var (
 
 	// immutable: what a protocol machine is made from
 	machineNeeds = slices.Concat(values, []string{
-		"dataplane", "dataplane/frame", "dataplane/ring", "dataplane/wire", "vsync/internal/canary",
+		"dataplane", "dataplane/frame", "dataplane/loan", "dataplane/ring", "dataplane/wire",
+		"vsync/internal/canary",
 	})
 
 	// immutable: the protocol machines
@@ -66,6 +67,7 @@ var house = slices.Concat([]room{
 	{path: "dataplane/ring", floor: 1},
 	{path: "dataplane/frame", floor: 1, sees: []string{"dataplane/ring"}}, // frames go home over a ring
 	{path: "dataplane/wire", floor: 1},
+	{path: "dataplane/loan", floor: 1},
 	{path: "vsync/internal/canary", floor: 1}, // names of planted bugs
 
 	{path: "dataplane", floor: 2},

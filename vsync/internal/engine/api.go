@@ -11,6 +11,7 @@ import (
 
 	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/frame"
+	"github.com/khamsin-io/khamsin/dataplane/loan"
 	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/canary"
 	"github.com/khamsin-io/khamsin/vsync/internal/detect"
@@ -215,6 +216,7 @@ type Delivery struct {
 	Seq      core.Seq // the packet's number in its sender's stream
 	Frame    frame.Frame
 	Data     []byte
+	Loan     *loan.Loan // of the memory of Data, when that can be returned
 	View     *core.View
 	From     core.Address
 	Transfer uint64

@@ -77,7 +77,10 @@ func (e *Engine) Submit(now clock.Time, h Handle, f core.Flavour, msg []byte) Re
 	case f == core.Raw:
 		return g.submitRaw(msg, 0, dataplane.Endpoint{})
 	case !g.pack.Append(f, msg):
-		g.full = true
+		g.full, g.fullAt = true, g.pack.Taken()
+		if g.pack.Len() > 0 {
+			e.touch(g) // nothing more can come: what waits for company goes
+		}
 		return Full
 	}
 	e.touch(g)

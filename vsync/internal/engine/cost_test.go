@@ -171,14 +171,54 @@ func TestLowerCapBlocksEarlier(t *testing.T) {
 			w.run(time.Second)
 		}
 		w.drop = func(_, _ int, b []byte) bool { return wire.Kind(b[2]) == wire.KindAck }
-		for w.nodes[0].submit(hs[0], core.FIFO, string(make([]byte, 1000))) == Accepted {
-			w.run(100 * time.Microsecond)
-			n++
+		for refused := 0; refused < 2; w.run(100 * time.Microsecond) { // once: those that wait for company go now
+			if w.nodes[0].submit(hs[0], core.FIFO, string(make([]byte, 1000))) == Accepted {
+				n, refused = n+1, 0
+			} else {
+				refused++
+			}
 		}
 		return n
 	}
 	low, high := accepted(8), accepted(32)
 	if low < 4 || low > 16 || high < 2*low || high > 48 {
 		t.Errorf("with caps of 8 and 32 packets %d and %d were taken", low, high)
+	}
+}
+
+// A sender that was refused while packets wait for company is told of room only when some of them have gone: it would
+// try again and again for nothing.
+//
+// rows: FLC-02
+func TestRoomIsToldWhenThereIsSome(t *testing.T) {
+	const pending = 100_000
+	w := newNetOf(t, 2, func(c *Config) { c.Limits.Pending = pending })
+	w.run(time.Second)
+	var hs []Handle
+	for _, x := range w.nodes {
+		hs = append(hs, x.join(JoinRequest{Name: "g"}))
+		w.run(time.Second)
+	}
+	w.drop = func(_, _ int, b []byte) bool { return wire.Kind(b[2]) == wire.KindAck }
+	x := w.nodes[0]
+	g := x.e.groups[hs[0]-1]
+	for g.pack.Bytes() < 2000 || g.st.Room() >= g.st.Company() {
+		if r := x.submit(hs[0], core.FIFO, string(make([]byte, 1000))); r != Accepted {
+			t.Fatalf("with %d bytes waiting and room for %d packets: %v", g.pack.Bytes(), g.st.Room(), r)
+		}
+	}
+	x.events = nil
+	taken := g.pack.Taken()
+	if r := x.submit(hs[0], core.FIFO, string(make([]byte, pending-1000))); r != Full || g.pack.Bytes() > pending/2 {
+		t.Fatalf("a long message behind %d bytes: %v", g.pack.Bytes(), r)
+	}
+	w.run(100 * time.Microsecond)
+	if e, ok := x.event(EventRoom); ok || g.pack.Taken() != taken {
+		t.Errorf("told of room (%v), with %d packets gone: %+v", ok, g.pack.Taken()-taken, e)
+	}
+	w.drop = nil
+	w.run(time.Second)
+	if _, ok := x.event(EventRoom); !ok || g.pack.Len() > 0 {
+		t.Errorf("told of room (%v), with %d packets waiting", ok, g.pack.Len())
 	}
 }

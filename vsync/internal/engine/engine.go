@@ -6,6 +6,7 @@ import (
 
 	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/clock"
+	"github.com/khamsin-io/khamsin/dataplane/loan"
 	"github.com/khamsin-io/khamsin/dataplane/wire"
 	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/detect"
@@ -43,6 +44,7 @@ type Engine struct {
 	over     bool
 	kick     bool // lanes that keep messages should offer them again
 
+	lender      loan.Lender
 	windowLimit int // of unstable packets of this process in a group: see Tune
 	count       Counters
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/clock"
 	"github.com/khamsin-io/khamsin/dataplane/invariant"
+	"github.com/khamsin-io/khamsin/dataplane/loan"
 	"github.com/khamsin-io/khamsin/dataplane/wire"
 	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/canary"
@@ -38,7 +39,7 @@ type group struct {
 	gate    *order.Gate
 	safe    *safe.Tracker
 	pack    *flow.Packer
-	partial [][]byte // by rank: the message in fragments that is being put together; then again for unordered ones
+	partial []*loan.Loan // by rank: the message in fragments that is being put together; then again for unordered ones
 	overtop []core.Seq
 	early   []earlyPacket
 	closing bool // the view is being closed: everything is delivered, room or not
@@ -48,6 +49,8 @@ type group struct {
 	hurry, // a Flush waits: ask for acknowledgements at once
 	leaving, // no more messages are taken
 	asked bool // the request to leave was made
+
+	fullAt uint64 // packets that had been taken from pack when a Submit was last refused
 
 	queued  int            // packets with the application
 	peers   int            // bytes of point-to-point messages with the application, peerCost added for each
@@ -240,7 +243,7 @@ func (g *group) settle(now clock.Time) {
 	g.checkFlushes()
 	g.watch(now)
 	g.maybeLeave(now)
-	if g.full && g.pack.Bytes() <= g.e.cfg.Limits.Pending/2 {
+	if g.full && g.pack.Bytes() <= g.e.cfg.Limits.Pending/2 && (g.pack.Len() == 0 || g.pack.Taken() > g.fullAt) {
 		g.full = false
 		g.e.out.Events = append(g.e.out.Events, Event{Kind: EventRoom, Group: g.handle})
 	}
@@ -249,7 +252,10 @@ func (g *group) settle(now clock.Time) {
 // number gives numbers to what waits, as the window allows: places in the total order first, when this is rank 0.
 func (g *group) number(clock.Time) {
 	g.numberPlaces()
-	for g.pack.Len() > 0 && g.st.Open() && !g.waitsForCompany() {
+	if g.waitsForCompany() {
+		return
+	}
+	for g.pack.Len() > 0 && g.st.Open() {
 		for more := true; more; {
 			u := g.pack.Take()
 			more = u.Flags&pdu.FlagMore != 0
@@ -262,14 +268,14 @@ func (g *group) number(clock.Time) {
 	}
 }
 
-// companyMin is how many packets should leave together while the stream is busy: what a system call costs, and waking
-// the receivers, is then shared by them.
-const companyMin = 16
-
-// waitsForCompany tells whether the packets that wait should go on waiting for more: they are few, the last one may
-// have room for more messages, and so much is under way that an acknowledgement will come soon and let them go.
+// waitsForCompany tells whether the packets that wait should go on waiting for more: so much is under way that an
+// acknowledgement will come soon and let them go, and they are few, or the window has room for few of them.
 func (g *group) waitsForCompany() bool {
-	return g.st.Busy() && g.pack.Len() < companyMin && len(g.flushes) == 0 && !g.leaving && !g.closing
+	if !g.st.Busy() || len(g.flushes) > 0 || g.leaving || g.closing {
+		return false
+	}
+	company := g.st.Company()
+	return g.st.Room() < company || g.pack.Len() < company && !g.full
 }
 
 // numberPlaces puts a record of places into rank 0's stream.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 
 	"github.com/khamsin-io/khamsin/dataplane/frame"
+	"github.com/khamsin-io/khamsin/dataplane/loan"
 	"github.com/khamsin-io/khamsin/dataplane/wire"
 	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/canary"
@@ -22,11 +23,11 @@ func (g *group) hand(r core.Rank, q core.Seq) {
 		Kind: DeliverMessages, Flavour: pdu.FlavourOf(flags), Group: g.handle, Sender: r, ViewID: g.view.ID, Seq: q,
 	}
 	if flags&pdu.FlagFragment != 0 {
-		data, whole := g.assemble(r, flags, g.Payload(r, q))
-		if !whole {
+		m := g.assemble(r, flags, g.Payload(r, q))
+		if m == nil {
 			return
 		}
-		d.Kind, d.Data = DeliverWhole, data
+		d.Kind, d.Data, d.Loan = DeliverWhole, m.Bytes(), m
 		g.deliver(d)
 		return
 	}
@@ -37,10 +38,10 @@ func (g *group) hand(r core.Rank, q core.Seq) {
 	g.deliver(d)
 }
 
-// assemble puts a message in fragments together.
-func (g *group) assemble(r core.Rank, flags uint8, b []byte) ([]byte, bool) {
+// assemble puts a message in fragments together; nil while it is not whole.
+func (g *group) assemble(r core.Rank, flags uint8, b []byte) *loan.Loan {
 	if g.partial == nil {
-		g.partial = make([][]byte, 2*g.view.Size())
+		g.partial = make([]*loan.Loan, 2*g.view.Size())
 	}
 	if pdu.FlavourOf(flags) == core.Unordered {
 		r += core.Rank(g.view.Size()) // they overtake messages that are half put together
@@ -50,23 +51,22 @@ func (g *group) assemble(r core.Rank, flags uint8, b []byte) ([]byte, bool) {
 		if k <= 0 || n > uint64(g.e.cfg.Limits.Message) {
 			g.e.count.Malformed++
 			g.partial[r] = nil
-			return nil, false
+			return nil
 		}
-		g.partial[r] = make([]byte, 0, min(int(n), 1<<20))
+		g.partial[r] = g.e.lender.Lend(int(n))
 		b = b[k:]
 	}
-	if g.partial[r] == nil || len(g.partial[r])+len(b) > g.e.cfg.Limits.Message {
+	m, more := g.partial[r], flags&pdu.FlagMore != 0
+	if m == nil || !m.Add(b, !more) {
 		g.e.count.Malformed++
 		g.partial[r] = nil
-		return nil, false
+		return nil
 	}
-	g.partial[r] = append(g.partial[r], b...)
-	if flags&pdu.FlagMore != 0 {
-		return nil, false
+	if more {
+		return nil
 	}
-	msg := g.partial[r]
 	g.partial[r] = nil
-	return msg, true
+	return m
 }
 
 // deliver hands something up, or holds it back while the state is on its way.

@@ -164,14 +164,16 @@ func TestMalformedFragments(t *testing.T) {
 		{"whole", []string{"\x05ab", "cde"}, []uint8{first | more, pdu.FlagFragment}, "abcde", 0},
 		{"no length", []string{""}, []uint8{first}, "", 1},
 		{"longer than messages are", []string{"\x0babc"}, []uint8{first | more}, "", 1},
-		{"longer than it said", []string{"\x0aabcdefgh", "ijklm"}, []uint8{first | more, pdu.FlagFragment}, "", 1},
+		{"filled up", []string{"\x05ab", "cde\x00\x00"}, []uint8{first | more, pdu.FlagFragment}, "abcde", 0},
+		{"shorter than it said", []string{"\x05ab", "cd"}, []uint8{first | more, pdu.FlagFragment}, "", 1},
+		{"longer than it said", []string{"\x0aabcdefgh", "ij"}, []uint8{first | more, pdu.FlagFragment | more}, "", 1},
 		{"an end without a beginning", []string{"abc"}, []uint8{pdu.FlagFragment}, "", 1},
 	} {
 		before := g.e.count.Malformed
 		var got []byte
 		for i, part := range c.parts {
-			if data, whole := g.assemble(0, c.flags[i]|pdu.Flags(core.FIFO), []byte(part)); whole {
-				got = data
+			if m := g.assemble(0, c.flags[i]|pdu.Flags(core.FIFO), []byte(part)); m != nil {
+				got = m.Bytes()
 			}
 		}
 		if string(got) != c.want || g.e.count.Malformed != before+c.bad {

@@ -87,10 +87,14 @@ func (p *Packer) push(u Unit) {
 	p.added++
 }
 
-// fragment queues a message in pieces; the first starts with the length of the whole.
+// fragment queues a message in pieces; the first starts with the length of the whole. All are of one length, the last
+// one filled up with zeros, so that a transport can send them, and those of messages like this one, in one go.
 func (p *Packer) fragment(f core.Flavour, head, msg []byte) bool {
 	mark, bytes, added := len(p.units), p.bytes, p.added
 	flags := pdu.Flags(f) | pdu.FlagFragment | pdu.FlagFirst
+	whole := len(head) + len(msg)
+	pieces := (whole + p.room() - 1) / p.room()
+	room := (whole + pieces - 1) / pieces
 	for first := true; first || len(msg) > 0; first = false {
 		fr, ok := p.out.Alloc()
 		if !ok {
@@ -100,16 +104,17 @@ func (p *Packer) fragment(f core.Flavour, head, msg []byte) bool {
 			p.units, p.bytes, p.added = p.units[:mark], bytes, added
 			return false
 		}
-		room := p.room()
+		left := room
 		if first {
 			fr = p.out.Extend(fr, head)
-			room -= len(head)
+			left -= len(head)
 		}
-		n := min(room, len(msg))
+		n := min(left, len(msg))
 		fr = p.out.Extend(fr, msg[:n])
-		msg = msg[n:]
-		if len(msg) > 0 {
+		if msg = msg[n:]; len(msg) > 0 {
 			flags |= pdu.FlagMore
+		} else {
+			fr = p.out.Pad(fr, left-n)
 		}
 		p.push(Unit{fr, flags, n})
 		flags = pdu.Flags(f) | pdu.FlagFragment

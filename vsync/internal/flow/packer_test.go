@@ -44,7 +44,7 @@ type unpacked struct {
 // unpack takes everything that waits and puts the messages together.
 func unpack(t tester, p *Packer, out *pdu.Outbox) (list []unpacked) {
 	var partial []byte
-	left := -1
+	left, length := -1, 0
 	for p.Len() > 0 {
 		front, u := p.Front(), p.Take()
 		if front != u || !pdu.ValidFlags(u.Flags) || int(u.Frame.Len) > mtu {
@@ -62,8 +62,15 @@ func unpack(t tester, p *Packer, out *pdu.Outbox) (list []unpacked) {
 			}
 		} else {
 			if u.Flags&pdu.FlagFirst != 0 {
+				length = int(u.Frame.Len)
 				n, k := binary.Uvarint(b)
 				left, b, partial = int(n), b[k:], nil
+			}
+			if int(u.Frame.Len) != length {
+				t.Fatalf("pieces of %d and %d bytes", length, u.Frame.Len)
+			}
+			if extra := len(b) - left; extra > 0 && u.Flags&pdu.FlagMore == 0 {
+				b = b[:left]
 			}
 			partial = append(partial, b...)
 			left -= len(b)

@@ -198,6 +198,9 @@ func (x *executor) handle(d *engine.Delivery) {
 	case engine.DeliverWhole:
 		x.eaten.packets++
 		x.group.app.Cast(x.ctx, d, d.Data)
+		if d.Loan != nil { // nobody kept it
+			d.Loan.Return()
+		}
 	case engine.DeliverPeer:
 		x.eaten.messages++
 		x.eaten.bytes += len(d.Data)

@@ -66,6 +66,17 @@ func (o *Outbox) Extend(f frame.Frame, payload []byte) frame.Frame {
 	return f
 }
 
+// Pad makes the packet n bytes of zeros longer.
+func (o *Outbox) Pad(f frame.Frame, n int) frame.Frame {
+	at := f.Len
+	f.Len += uint32(n)
+	if int(f.Len) > o.mtu {
+		invariant.Fail("pdu: packet of %d bytes above the MTU of %d", f.Len, o.mtu)
+	}
+	clear(o.arena.Bytes(f)[at:])
+	return f
+}
+
 // Finish writes the header and seals the packet. Its bytes must not change afterwards.
 func (o *Outbox) Finish(f frame.Frame, h *wire.Header) {
 	h.System = o.System

@@ -166,10 +166,7 @@ func (s *Stream) Dump() string {
 func (s *Stream) SetLimit(packets int) { s.limit = core.Seq(max(1, min(packets, s.cfg.Window))) }
 
 // Open tells whether the windows allow another packet to be numbered now.
-func (s *Stream) Open() bool {
-	open := min(s.window, s.limit)
-	return !s.frozen && s.numberedTo-s.stableTo < open && s.numberedTo-s.takenTo < RoomFactor*open
-}
+func (s *Stream) Open() bool { return s.Room() > 0 }
 
 // Number gives the next number of my stream to a frame made by the outbox (header room and payload), seals it, and
 // takes the frame. It is received here at once; Pump transmits it. Flags are those of package order.

@@ -1,0 +1,64 @@
+package loan
+
+import (
+	"bytes"
+	"slices"
+	"testing"
+)
+
+// A message is whole when its last piece has come, and pieces that do not fit its length are refused.
+func TestAdd(t *testing.T) {
+	type piece struct {
+		n    int
+		last bool
+	}
+	for _, c := range []struct {
+		name   string
+		whole  int
+		pieces []piece
+		ok     bool
+	}{
+		{"one piece", 5, []piece{{5, true}}, true},
+		{"two pieces", 9, []piece{{5, false}, {4, true}}, true},
+		{"filled up", 9, []piece{{5, false}, {5, true}}, true},
+		{"nothing left for the last", 10, []piece{{5, false}, {5, false}}, false},
+		{"more than the whole before the last", 9, []piece{{10, false}}, false},
+		{"last too short", 9, []piece{{5, false}, {3, true}}, false},
+		{"more after the last", 5, []piece{{5, true}, {1, true}}, false},
+		{"of no length", 0, []piece{{0, true}}, false},
+		{"beyond what is lent", 1<<most + 10, []piece{{1 << most, false}, {10, true}}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var l Lender
+			m := l.Lend(c.whole)
+			ok := true
+			for i, p := range c.pieces {
+				ok = ok && m.Add(bytes.Repeat([]byte{byte(i + 1)}, p.n), p.last)
+			}
+			if ok != c.ok || ok && len(m.Bytes()) != c.whole {
+				t.Errorf("fits %v, %d bytes", ok, len(m.Bytes()))
+			}
+			if ok && slices.Contains(m.Bytes(), 0) {
+				t.Error("bytes that nobody added")
+			}
+			m.Return()
+		})
+	}
+}
+
+// Memory that was returned is lent again, whatever its size, without allocating.
+func TestLentAgain(t *testing.T) {
+	var l Lender
+	for _, n := range []int{1, 1 << least, 1<<least + 1, 70_000, 1 << most} {
+		b := make([]byte, n)
+		if a := testing.AllocsPerRun(100, func() {
+			m := l.Lend(n)
+			if !m.Add(b, true) || cap(m.Bytes()) < n {
+				t.Fatal("does not fit")
+			}
+			m.Return()
+		}); a != 0 {
+			t.Errorf("%d bytes: %v allocations", n, a)
+		}
+	}
+}

@@ -26,7 +26,7 @@ users = $(GO) list -f '{{.ImportPath}} {{join .TestImports " "}} {{join .XTestIm
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help check test unit fmt vet staticcheck lint rows rows-check generate generate-check deps sim sim-seed \
-	exhaustive canary race cover conformance netns rdma-vm scale fuzz bench bench-compare cross demo
+	exhaustive canary race cover conformance netns rdma-vm scale crowd soak fuzz bench bench-compare cross demo
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -144,6 +144,14 @@ rdma-vm: deps ## all that needs RDMA, in two virtual machines; on this host with
 		$(GO) test -count=1 -tags rdma -v ./transports/rdma && \
 		$(GO) test -count=1 -tags rdma -v -run RDMA ./vsync; \
 	else echo '$(GO) run ./tools/rdmavm'; $(GO) run ./tools/rdmavm; fi
+
+crowd: CROWD ?= 200
+crowd: ## start CROWD=200 processes at once
+	KHAMSIN_CROWD=$(CROWD) $(GO) test -count=1 -v -run '^TestCrowd$$' ./perf
+
+soak: T = 10m
+soak: ## five members at full load for T=10m with the default failure detection: nobody may be accused
+	KHAMSIN_SOAK=$(T) $(GO) test -count=1 -timeout 90m -v -run '^TestSoak$$' ./perf
 
 scale: ## large runs, the tests named TestScale...
 	KHAMSIN_SCALE=1 $(GO) test -count=1 -timeout 60m -v -run '^TestScale' $(PKG)

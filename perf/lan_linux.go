@@ -58,6 +58,18 @@ func (l *lan) plug(i, pid int) (*netOrder, error) {
 	return &netOrder{Address: lanAddress(i).String()}, err
 }
 
+// cut takes the cable of member i out.
+func (l *lan) cut(i int) error {
+	port, err := netlink.LinkByName(fmt.Sprintf("kprfp%d", i))
+	if err == nil {
+		err = netlink.LinkSetDown(port)
+	}
+	if err != nil {
+		return fmt.Errorf("cut member %d: %w", i, err)
+	}
+	return nil
+}
+
 // netOrder is what a member does in its own namespace.
 type netOrder struct {
 	Address string

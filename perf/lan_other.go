@@ -18,6 +18,8 @@ type lan struct{}
 func newLAN() (*lan, error)                   { return nil, errNoNamespaces }
 func (*lan) plug(int, int) (*netOrder, error) { return nil, errNoNamespaces }
 
+func (*lan) cut(int) error { return errNoNamespaces }
+
 func lanAddress(int) net.IP { return nil }
 
 type netOrder struct {

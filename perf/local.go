@@ -23,7 +23,11 @@ func Local(ctx context.Context, o Options, command []string) (*Result, error) {
 	}
 	stop := context.AfterFunc(ctx, l.kill) // members that are killed answer no more, which ends every wait
 	defer stop()
-	result, err := l.measure()
+	measure := l.measure
+	if o.inRounds() {
+		measure = func() (*Result, error) { return l.measureRounds(ctx) }
+	}
+	result, err := measure()
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -51,9 +55,16 @@ func (l *local) start() error {
 			f()
 		}
 	}()
-	done := make(chan error)
-	l.thread <- func() { done <- l.startHere() }
-	return <-done
+	var err error
+	l.here(func() { err = l.startHere() })
+	return err
+}
+
+// here runs f on the thread that starts the member processes.
+func (l *local) here(f func()) {
+	done := make(chan struct{})
+	l.thread <- func() { defer close(done); f() }
+	<-done
 }
 
 func (l *local) startHere() error {
@@ -63,27 +74,36 @@ func (l *local) startHere() error {
 			return err
 		}
 	}
+	if l.options.inRounds() {
+		return nil // members come and go
+	}
 	for i := range l.options.Members {
-		k, err := startKid(l.command, i, l.lan != nil)
-		if err != nil {
-			return err
-		}
-		l.mu.Lock()
-		l.kids = append(l.kids, k)
-		l.mu.Unlock()
-		if l.lan == nil {
-			continue
-		}
-		o, err := l.lan.plug(i, k.cmd.Process.Pid)
-		if err != nil {
-			return err
-		}
-		o.Loss = l.options.Loss
-		if _, err := k.do(order{Net: o}); err != nil {
+		if _, err := l.startMember(i); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// startMember starts a member process on the calling thread, and gives it its network.
+func (l *local) startMember(i int) (*kid, error) {
+	k, err := startKid(l.command, i, l.lan != nil)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	l.kids = append(l.kids, k)
+	l.mu.Unlock()
+	if l.lan == nil {
+		return k, nil
+	}
+	o, err := l.lan.plug(i, k.cmd.Process.Pid)
+	if err != nil {
+		return nil, err
+	}
+	o.Loss = l.options.Loss
+	_, err = k.do(order{Net: o})
+	return k, err
 }
 
 func (l *local) kill() {
@@ -143,14 +163,9 @@ func (l *local) measure() (*Result, error) {
 	}
 	all.Wait()
 	var reports []*report
-	victims := 0
 	for i := range answers {
-		switch {
-		case answers[i].Report != nil:
+		if answers[i].Report != nil {
 			reports = append(reports, answers[i].Report)
-		case l.options.Primitive == "kill" && victims == 0 && answers[i].Error == "":
-			victims++
-			faults[i] = nil
 		}
 	}
 	if err := errors.Join(faults...); err != nil {

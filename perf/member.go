@@ -23,6 +23,12 @@ type part struct {
 	// DropShare is the share of packets that the member drops on receiving, where no namespace does it.
 	DropShare float64  `json:"drop_share"`
 	Hosts     []string `json:"hosts"` // where members look for each other without multicast; empty: on this host
+
+	// Apart makes a member in rounds join when it is told to, and not when it has started.
+	Apart bool `json:"apart"`
+
+	// OracleLost is Config.OracleLost in rounds; 0: the default.
+	OracleLost time.Duration `json:"oracle_lost"`
 }
 
 // member is one process of a run.
@@ -43,6 +49,7 @@ type member struct {
 	files    chan []byte   // reports of the others, at rank 0 of a run without a parent
 	view     *vsync.View   // the complete one; valid when full is closed
 	churn    churnRecord
+	seen     attendance // in rounds
 	sent     uint64
 	sendErr  error
 	recorder recorder
@@ -78,7 +85,10 @@ func (m *member) config() vsync.Config {
 	c.Waiting, c.Mute, c.Discovery = waitings()[m.Waiting], true, seekWithin
 	c.FastStart = m.Index == 0
 	c.Network.Hosts = m.Hosts
-	if m.Primitive != "kill" {
+	switch {
+	case m.Detect != "":
+		c.Heartbeat, c.SuspectAfter = detections()[m.Detect].Pace()
+	case m.Primitive != "kill":
 		c.SuspectAfter = suspectAfter
 	}
 	if m.Window > 0 {

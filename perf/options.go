@@ -36,8 +36,12 @@ type Options struct {
 	Packet    int           `json:"packet"` // bytes of the longest packet
 	Loss      float64       `json:"loss"`   // share of packets that every member loses on receiving
 	Netns     bool          `json:"netns"`  // each member in a network namespace of its own, on one bridge
-	Floor     bool          `json:"-"`      // measure the machine as well
-	Profile   string        `json:"-"`      // directory for a processor profile of each member
+	Count     int           `json:"count"`  // rounds of kill and cut, and of join when it is not 0
+	// Detect is the pace of failure detection: "steady", "tight" or "patient". When it is empty rounds are steady, and
+	// all else is slow to take a member for dead.
+	Detect  string `json:"detect"`
+	Floor   bool   `json:"-"` // measure the machine as well
+	Profile string `json:"-"` // directory for a processor profile of each member
 }
 
 // Limits of Options.
@@ -46,6 +50,7 @@ const (
 	SizeMin     = headBytes
 	SizeMax     = 6 << 20
 	DurationMax = time.Hour
+	numbersMax  = 250 // member processes of a run, one after another
 	lossMax     = 0.5
 	rateMax     = 1e7
 	windowMax   = 1 << 16
@@ -81,6 +86,11 @@ func (o *Options) Validate() error {
 	check(o.Packet == 0 || o.Packet >= packetMin && o.Packet <= packetMax, "packet: %d, want %d to %d bytes, or 0",
 		o.Packet, packetMin, packetMax)
 	check(o.Loss >= 0 && o.Loss <= lossMax, "loss: %v, want 0 to %v", o.Loss, lossMax)
+	check(o.Count >= 0 && o.Count+o.Members <= numbersMax, "count: %d with %d members, want up to %d together",
+		o.Count, o.Members, numbersMax)
+	check(o.Primitive != "cut" || o.Netns, "cut: takes members in namespaces (netns), which have cables")
+	_, ok = detections()[o.Detect]
+	check(ok, "detect: %q, want steady, tight or patient", o.Detect)
 	return errors.Join(faults...)
 }
 

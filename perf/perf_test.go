@@ -73,14 +73,19 @@ func TestPrimitives(t *testing.T) {
 	}
 }
 
-// A member that is killed is out of the others' view; the time that it took is what the failure detector needs.
+// A member that is killed is out of the others' view, and another one takes its place.
 func TestKill(t *testing.T) {
-	r := runLocal(t, func(o *Options) { o.Primitive, o.Duration = "kill", 6*time.Second })
-	if r.Removal < 100 || r.Removal > 6000 {
-		t.Errorf("removal took %v ms", r.Removal)
+	r := runLocal(t, func(o *Options) { o.Primitive, o.Count = "kill", 2 })
+	if l := r.Latency; l.Count != 2 || l.P50 <= 0 || r.Removal != l.Max/1e3 || r.First <= 0 {
+		t.Errorf("removal took %+v, at most %v ms; the first member was ready after %v ms", l, r.Removal, r.First)
 	}
-	if len(r.Each) != 2 {
-		t.Errorf("%d members reported, want the two survivors", len(r.Each))
+}
+
+// New processes are timed from their start.
+func TestNewMembers(t *testing.T) {
+	r := runLocal(t, func(o *Options) { o.Primitive, o.Count = "join", 3 })
+	if l := r.Latency; l.Count != 3 || l.P50 <= 0 {
+		t.Errorf("joins took %+v", l)
 	}
 }
 

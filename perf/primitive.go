@@ -28,6 +28,7 @@ func primitives() []primitive {
 		{name: "p2p", membersMin: 2, peer: true, work: (*member).peerLoop},
 		{name: "flush", flavour: vsync.FIFO, membersMin: 1, work: (*member).flushLoop},
 		{name: "join", flavour: vsync.FIFO, membersMin: 2, last: true, churn: true, work: (*member).joinLoop},
+		{name: "cut", flavour: vsync.FIFO, membersMin: 3, last: true, churn: true, work: (*member).killSelf},
 		{name: "kill", flavour: vsync.FIFO, membersMin: 3, last: true, churn: true, work: (*member).killSelf},
 	}
 }

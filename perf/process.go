@@ -14,17 +14,25 @@ import (
 
 // order is what the parent tells a member process, one JSON value each. Each gets one answer.
 type order struct {
-	Net   *netOrder   `json:",omitempty"` // set up this network namespace
-	Run   *part       `json:",omitempty"` // take part in a run
-	Leave bool        `json:",omitempty"` // leave the system
-	Floor *floorOrder `json:",omitempty"` // measure the machine
+	Net    *netOrder   `json:",omitempty"` // set up this network namespace
+	Run    *part       `json:",omitempty"` // take part in a run
+	Attend *part       `json:",omitempty"` // join for rounds
+	Await  *awaitOrder `json:",omitempty"` // wait for a view
+	Join   int64       `json:",omitempty"` // join, at this time
+	End    bool        `json:",omitempty"` // wait for the end of the system
+	Leave  bool        `json:",omitempty"` // leave the system
+	Floor  *floorOrder `json:",omitempty"` // measure the machine
 }
 
 // answer is a member process's.
 type answer struct {
-	Error  string       `json:",omitempty"`
-	Report *report      `json:",omitempty"`
-	Floor  *floorReport `json:",omitempty"`
+	Error    string       `json:",omitempty"`
+	Report   *report      `json:",omitempty"`
+	Fate     *fate        `json:",omitempty"`
+	Attended *attended    `json:",omitempty"`
+	Views    int          `json:",omitempty"` // number of the newest view
+	At       int64        `json:",omitempty"` // when the process that was to be gone was left out
+	Floor    *floorReport `json:",omitempty"`
 }
 
 // kid is a member process as its parent holds it.
@@ -110,6 +118,22 @@ func Member(ctx context.Context, in io.Reader, out io.Writer) error {
 			if m, err = newMember(*o.Run); err == nil {
 				a.Report, err = m.run(ctx)
 			}
+		case o.Attend != nil:
+			if m, err = newMember(*o.Attend); err == nil {
+				a.Attended, err = m.attend(ctx)
+			}
+		case o.Await != nil && m != nil:
+			if a.At, err = m.seen.await(ctx, o.Await); err == nil {
+				a.Views = m.seen.views
+				err = m.awaitOracle(ctx, o.Await.Oracle)
+			}
+		case o.Join != 0 && m != nil:
+			err = m.joinAt(ctx, o.Join)
+		case o.End && m != nil:
+			a.Fate, err = m.end(ctx)
+		case o.Leave && m != nil && m.seen.gone != nil:
+			err = m.sys.Close() // the others go on
+			m = nil
 		case o.Leave && m != nil:
 			m.close()
 			m = nil

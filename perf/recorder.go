@@ -79,7 +79,8 @@ type report struct {
 	Mallocs     uint64  `json:"mallocs"`
 	Collections uint32  `json:"collections"`
 	Views       uint64  `json:"views"`
-	Gone        int64   `json:"gone_ns"` // from the victim's death to the view without it
+	Suspicions  int     `json:"suspicions"` // other members that this one accused
+	Gone        int64   `json:"gone_ns"`    // from the victim's death to the view without it
 	Stats       deltas  `json:"stats"`
 	Own         []byte  `json:"own"`    // encoded histograms
 	Others      []byte  `json:"others"` //
@@ -149,6 +150,7 @@ func (m *member) report() (*report, error) {
 		r.Expected, r.Lost, r.Duplicated = r.Expected+expected, r.Lost+lost, r.Duplicated+duplicated
 	}
 	r.Receives = r.Expected > 0
+	r.Suspicions = m.sys.State().Suspects
 	m.churn.mu.Lock()
 	r.Views, r.Gone = m.churn.views, m.churn.took
 	m.churn.mu.Unlock()

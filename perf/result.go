@@ -33,12 +33,14 @@ type Result struct {
 	Lost          uint64  `json:"lost"`       // messages that a member did not get; any is a fault
 	Duplicated    uint64  `json:"duplicated"` // likewise
 	Retransmitted uint64  `json:"retransmitted"`
-	Processor     float64 `json:"cpu_s_per_million_msgs"` // of all members together, for a million delivered at each
-	Cores1        float64 `json:"cpu_cores"`              // used by all members together
-	Allocations   float64 `json:"allocs_per_msg"`         // of a member, for each message delivered there
-	Collections   uint32  `json:"collections"`            // garbage collections of all members
-	Removal       float64 `json:"removal_ms,omitempty"`   // kill: until all survivors had the view without the victim
-	Views         uint64  `json:"views"`                  // most that a member saw
+	Processor     float64 `json:"cpu_s_per_million_msgs"`   // of all members together, for a million delivered at each
+	Cores1        float64 `json:"cpu_cores"`                // used by all members together
+	Allocations   float64 `json:"allocs_per_msg"`           // of a member, for each message delivered there
+	Collections   uint32  `json:"collections"`              // garbage collections of all members
+	Removal       float64 `json:"removal_ms,omitempty"`     // kill: until all survivors had the view without the victim
+	First         float64 `json:"first_ready_ms,omitempty"` // rounds: what Start took in the first process
+	Suspicions    int     `json:"suspicions"`               // accusations of members by members
+	Views         uint64  `json:"views"`                    // most that a member saw
 
 	// Starved says that a member was kept from the processor for more than half of the measured time: the numbers are
 	// the machine's, not ours.
@@ -108,6 +110,7 @@ func merge(o Options, began time.Time, reports []*report) (*Result, error) {
 		r.Lost, r.Duplicated, r.Collections = r.Lost+m.Lost, r.Duplicated+m.Duplicated, r.Collections+m.Collections
 		r.Removal, r.Views = max(r.Removal, float64(m.Gone)/1e6), max(r.Views, m.Views)
 		mallocs, delivered, processor = mallocs+m.Mallocs, delivered+m.Delivered, processor+m.Processor
+		r.Suspicions += m.Suspicions
 		r.Cores1 += m.Processor / m.Seconds
 		r.Packets.add(m.Stats)
 		r.Each = append(r.Each, MemberResult{

@@ -36,7 +36,9 @@ type Config struct {
 	Discovery       time.Duration // how long a starting process looks for a running system
 	Heartbeat       time.Duration // between signs of life
 	SuspectAfter    time.Duration // silence after which a process is declared failed
+	NoLifelines     bool          // no TCP connections to watched processes: a crash is noticed by silence alone
 	ProtocolTimeout time.Duration // before a request to the membership service is repeated
+	OracleLost      time.Duration // silence of the membership service after which a process gives up
 	StuckAfter      time.Duration // for which a live member's handlers may take nothing before it is declared failed
 
 	MaxMessage  int // bytes of the longest message
@@ -104,6 +106,7 @@ func DefaultConfig() Config {
 		Heartbeat:       t.Heartbeat,
 		SuspectAfter:    t.Suspect,
 		ProtocolTimeout: t.Request,
+		OracleLost:      t.OracleLost,
 		StuckAfter:      t.Stuck,
 		MaxMessage:      l.Message,
 		MaxUnstable:     l.Window,
@@ -184,7 +187,7 @@ func (c *Config) Validate() error {
 	}{
 		{"Discovery", c.Discovery}, {"Heartbeat", c.Heartbeat}, {"SuspectAfter", c.SuspectAfter},
 		{"ProtocolTimeout", c.ProtocolTimeout}, {"QueryTimeout", c.QueryTimeout},
-		{"StuckAfter", c.StuckAfter},
+		{"StuckAfter", c.StuckAfter}, {"OracleLost", c.OracleLost},
 	} {
 		check(d.value > 0, "%s is %v, want more than 0", d.name, d.value)
 	}

@@ -82,10 +82,20 @@ var (
 )
 
 // PoisonError says why the other processes declared this one failed.
-type PoisonError struct{ Reason string }
+type PoisonError struct {
+	Reason  string  // of the accusation, such as "silent for more than 1.2s"
+	Accuser Address // the first process that made it; nobody when the one that told does not know
+	Teller  Address // the process that told; nobody when this one read of it in the membership service's log
+}
 
-// Error returns the reason.
-func (e *PoisonError) Error() string { return "poisoned: " + e.Reason }
+// Error says who accused this process, why, and who told it.
+func (e *PoisonError) Error() string {
+	s := fmt.Sprintf("poisoned: accused by %v: %s", e.Accuser, e.Reason)
+	if !e.Teller.IsZero() {
+		s += fmt.Sprintf(" (told by %v)", e.Teller)
+	}
+	return s
+}
 
 // Is makes errors.Is(err, ErrPoisoned) and errors.Is(err, ErrNotRunning) true.
 func (e *PoisonError) Is(target error) bool { return target == ErrPoisoned || target == ErrNotRunning }
@@ -133,11 +143,12 @@ func (e *TimeoutError) Is(target error) bool {
 
 // public turns an error of the host or the engine into one of this package.
 func public(err error) error {
+	var poison *engine.PoisonError
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, engine.ErrPoisoned):
-		return &PoisonError{Reason: err.Error()}
+	case errors.As(err, &poison):
+		return &PoisonError{Reason: poison.Reason, Accuser: poison.Accuser, Teller: poison.Teller}
 	case errors.Is(err, engine.ErrOracleLost):
 		return ErrOracleLost
 	case errors.Is(err, engine.ErrStopped), errors.Is(err, host.ErrEnded), errors.Is(err, host.ErrKilled):

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/khamsin-io/khamsin/vsync/codec"
+	"github.com/khamsin-io/khamsin/vsync/internal/engine"
 )
 
 // Option changes one setting of a system. Options override the environment, and later ones earlier ones.
@@ -61,6 +62,41 @@ func WithDiscovery(d time.Duration) Option { return set(func(c *Config) { c.Disc
 
 // WithHeartbeat sets the time between signs of life.
 func WithHeartbeat(d time.Duration) Option { return set(func(c *Config) { c.Heartbeat = d }) }
+
+// WithOracleLost sets for how long the membership service may be silent before this process gives up with
+// ErrOracleLost. Less than twice SuspectAfter counts as that.
+func WithOracleLost(d time.Duration) Option { return set(func(c *Config) { c.OracleLost = d }) }
+
+// WithoutLifelines makes silence the only sign that a process is dead: no kernel is asked to close what a dead process
+// held.
+func WithoutLifelines() Option { return set(func(c *Config) { c.NoLifelines = true }) }
+
+// Detection is a pace of failure detection.
+type Detection uint8
+
+// The paces. What they promise stands in docs/failures.md.
+const (
+	Steady  Detection = iota // 200 ms between signs of life, declared failed after 1.2 s of silence: the default
+	Tight                    // 20 ms and 80 ms: for a quiet network and processes that are never late
+	Patient                  // 1 s and 5 s: for hosts that are overloaded, or suspended for seconds
+)
+
+// WithDetection sets Heartbeat and SuspectAfter together.
+func WithDetection(d Detection) Option {
+	return set(func(c *Config) { c.Heartbeat, c.SuspectAfter = d.Pace() })
+}
+
+// Pace returns Config.Heartbeat and Config.SuspectAfter of a pace; those of Steady for one that is unknown.
+func (d Detection) Pace() (heartbeat, suspectAfter time.Duration) {
+	switch d {
+	case Tight:
+		return 20 * time.Millisecond, 80 * time.Millisecond
+	case Patient:
+		return time.Second, 5 * time.Second
+	}
+	t, _ := engine.Defaults()
+	return t.Heartbeat, t.Suspect
+}
 
 // WithSuspectAfter sets the silence after which a process is declared failed: more than two heartbeats.
 func WithSuspectAfter(d time.Duration) Option { return set(func(c *Config) { c.SuspectAfter = d }) }

@@ -17,6 +17,7 @@ type SystemState struct {
 	Error      string       `json:"error,omitempty"` // why it is over
 	Leader     bool         `json:"oracleLeader"`    // this process leads the membership service
 	Oracle     []Address    `json:"oracle"`          // its members
+	Processes  []Address    `json:"processes"`       // of the system, oldest first; known to the ORACLE's members
 	Suspects   int          `json:"suspects"`        // processes that this one accused
 	OpenFrames int          `json:"openFrames"`      // packets in memory
 	Kept       int64        `json:"keptPackets"`     // those that handlers keep
@@ -69,11 +70,12 @@ type Backlog struct {
 // State returns a summary of the system.
 func (s *System) State() SystemState {
 	if s == nil {
-		return SystemState{Error: ErrNotRunning.Error(), Oracle: []Address{}, Groups: []GroupState{}}
+		none := []Address{}
+		return SystemState{Error: ErrNotRunning.Error(), Oracle: none, Processes: none, Groups: []GroupState{}}
 	}
 	st := SystemState{
 		System: s.config.SystemName, Address: s.self, Active: s.Active(), Kept: s.kept.Load(), Stats: s.IOStats(),
-		Oracle: []Address{}, Groups: []GroupState{}, Settings: s.config.shown(),
+		Oracle: []Address{}, Processes: []Address{}, Groups: []GroupState{}, Settings: s.config.shown(),
 	}
 	if err := s.host.Err(); err != nil {
 		st.Error = public(err).Error()
@@ -82,6 +84,7 @@ func (s *System) State() SystemState {
 		r := s.engine.Status()
 		st.Attached, st.Leader, st.Suspects = r.Attached, r.Leader, r.Suspects
 		st.Oracle = append(st.Oracle, r.Oracle...)
+		st.Processes = append(st.Processes, r.Processes...)
 		st.OpenFrames = s.host.Arena().Outstanding()
 	})
 	for _, g := range s.Groups() {

@@ -152,6 +152,7 @@ func (s *System) openHost(t dataplane.Transport) (err error) {
 	timing, limits := engine.Defaults()
 	timing.Discovery, timing.Heartbeat = c.Discovery, c.Heartbeat
 	timing.Suspect, timing.Request, timing.Stuck = c.SuspectAfter, c.ProtocolTimeout, c.StuckAfter
+	timing.OracleLost = max(c.OracleLost, 2*c.SuspectAfter)
 	limits.Message, limits.Window, limits.Queue = c.MaxMessage, c.MaxUnstable, c.MaxQueue
 	caps := t.Caps()
 	s.caps = caps
@@ -159,22 +160,34 @@ func (s *System) openHost(t dataplane.Transport) (err error) {
 	if c.MaxPacket > 0 {
 		mtu = min(mtu, c.MaxPacket)
 	}
+	lines := s.openLines(caps)
+	var port uint16
+	if lines != nil {
+		port = lines.Port()
+	}
 	s.engine, err = engine.New(engine.Config{
 		Self: s.self, System: c.SystemName, Seed: randomNumber(), Arena: t.Arena(), MTU: mtu, Timing: timing,
-		Limits: limits, Channels: c.Network.engineChannels(),
+		Limits: limits, Channels: c.Network.engineChannels(), Line: port,
 		Oracle: engine.Oracle{
 			Size: c.OracleSize, Eligible: c.Eligible, FastStart: c.FastStart, IgnoreCut: c.IgnorePartitions,
 		},
 	})
 	if err != nil {
+		closeLines(lines)
 		return err
 	}
-	s.host, err = host.New(host.Config{
+	hostConfig := host.Config{
 		Engine: s.engine, Transport: t, Clock: clock.Monotonic(), Logger: s.log, Model: c.Threading, Waiting: c.Waiting,
 		Queue: limits.Queue, Message: limits.Message, Pinned: c.PinReceiver, OnPanic: c.OnPanic,
 		OnSuspect: s.suspect, OnClose: s.endKept,
 		Batch: c.Batch, Tuner: tunerConfig(c, t, mtu),
-	})
+	}
+	if lines != nil {
+		hostConfig.Lines = lineKeeper{lines}
+	}
+	if s.host, err = host.New(hostConfig); err != nil {
+		closeLines(lines)
+	}
 	return err
 }
 

@@ -27,6 +27,9 @@ func UDP() TransportFactory {
 	}
 }
 
+// portTries is how many ports are tried from PeerPort on: a host may run hundreds of processes of a system.
+const portTries = 512
+
 // udpConfig returns the configuration of the UDP transport.
 func (c *Config) udpConfig() (udp.Config, error) {
 	name, err := c.oneInterface()
@@ -40,7 +43,8 @@ func (c *Config) udpConfig() (udp.Config, error) {
 	_, _, most := c.Network.channels()
 	receive, send := c.Buffers()
 	return udp.Config{
-		Interface: name, Port: c.PeerPort, GroupPort: c.GroupPort, TTL: ttl, MTU: c.MaxPacket, Channels: most,
+		Interface: name, Port: c.PeerPort, GroupPort: c.GroupPort, TTL: ttl,
+		PortTries: min(portTries, 65535-int(c.PeerPort)), MTU: c.MaxPacket, Channels: most,
 		RecvBuffer: receive, SendBuffer: send,
 		Arena: frame.Config{TxChunks: max(txFrames, 2*c.MaxUnstable), RxRuns: rxFrames}, Log: c.logger(),
 	}, nil

@@ -54,6 +54,8 @@ type perfLocalCommand struct {
 	Members int     `default:"3" help:"Processes."`
 	Netns   bool    `help:"Each in a network namespace of its own, on one bridge. Takes root."`
 	Loss    float64 `help:"Share of packets that every member loses on receiving, such as 0.01."`
+	Count   int     `help:"Rounds of kill (a random member is killed), cut (its cable is taken out) and join (a new process); default: 5 of kill and cut, and join as calls in the same processes."`
+	Detect  string  `default:"" enum:",steady,tight,patient" help:"Pace of failure detection: steady, tight or patient. Default: steady in rounds; else members are taken for dead after 10 s only."`
 	Floor   bool    `default:"true" negatable:"" help:"Measure the machine first, which takes three seconds."`
 }
 
@@ -61,6 +63,7 @@ type perfLocalCommand struct {
 func (c *perfLocalCommand) Run(ctx context.Context) error {
 	o := c.options()
 	o.Members, o.Netns, o.Loss, o.Floor = c.Members, c.Netns, c.Loss, c.Floor
+	o.Count, o.Detect = c.Count, c.Detect
 	command, err := memberOfPerf()
 	if err != nil {
 		return err
@@ -133,6 +136,9 @@ func printResult(w io.Writer, r *perf.Result, asJSON bool) error {
 		r.Packets.PacketsReceived, r.Packets.ReceiveDropped, r.Retransmitted)
 	fmt.Fprintf(t, "processor\t%.2f s per million messages\t%.2f cores\n", r.Processor, r.Cores1)
 	fmt.Fprintf(t, "allocations\t%.4f per message\t%d collections\n", r.Allocations, r.Collections)
+	if r.Suspicions > 0 {
+		fmt.Fprintf(t, "members that were accused\t%d\n", r.Suspicions)
+	}
 	if r.Removal > 0 {
 		fmt.Fprintf(t, "removal of the victim\t%.1f ms\n", r.Removal)
 	}

@@ -93,11 +93,14 @@ var house = slices.Concat([]room{
 		only: slices.Concat(machineNeeds, machines, []string{"vsync/internal/pdu"})},
 	{path: "vsync/internal/host", floor: 4, sees: []string{"vsync/internal/engine"},
 		only: slices.Concat(machineNeeds, []string{"dataplane/tree", "vsync/internal/tuner"})},
+	// Connections of its own, beside the transports: what the host knows of them is an interface.
+	{path: "vsync/internal/lifeline", floor: 4, only: values},
 
 	// The public package may choose a transport; it moves no frames itself.
 	{path: "vsync", floor: 5,
 		only: slices.Concat(values, transports, []string{"vsync/internal/host", "vsync/internal/engine",
-			"vsync/internal/tuner", "vsync/codec", "dataplane", "dataplane/tree", "dataplane/frame", "dataplane/wire",
+			"vsync/internal/lifeline", "vsync/internal/tuner",
+			"vsync/codec", "dataplane", "dataplane/tree", "dataplane/frame", "dataplane/wire",
 			"bpf"})},
 	{path: "vsync/sim", floor: 5,
 		only: slices.Concat(machineNeeds, []string{"vsync/internal/engine", "vsync/internal/pdu", "vsync/codec"})},
@@ -135,9 +138,11 @@ const clockRoom = "dataplane/clock"
 const engineFloor = 4
 
 // deterministic tells whether the packages of dir are protocol machines, which must give the same output for the same
-// input: everything in vsync/internal but the host.
+// input: everything in vsync/internal but the host and the
+// lifelines, which are sockets.
 func deterministic(dir string) bool {
-	return strings.HasPrefix(dir, "vsync/internal/") && !within(dir, "vsync/internal/host")
+	return strings.HasPrefix(dir, "vsync/internal/") && !within(dir, "vsync/internal/host") &&
+		!within(dir, "vsync/internal/lifeline")
 }
 
 // findRoom returns the room of the packages in dir. The longest path that matches wins.

@@ -17,11 +17,13 @@ const (
 	eventWake                      // a paused node goes on
 	eventLaunch                    // a process starts
 	eventTransfer                  // the maker of a state goes on
+	eventLine                      // a process is told that a line to another one was closed, or is open again
 )
 
 // String returns the word that stands in traces.
 func (k eventKind) String() string {
-	return [...]string{"arrival", "poll", "timer", "handle", "send", "retry", "fault", "wake", "launch", "transfer"}[k]
+	return [...]string{"arrival", "poll", "timer", "handle", "send", "retry", "fault", "wake", "launch", "transfer",
+		"line"}[k]
 }
 
 // event is something due at a time. Events of the same time happen in the order in which they were scheduled.

@@ -235,3 +235,6 @@ func (e *fakeEngine) Stop(clock.Time) {
 	e.over = true
 	e.out.Events = append(e.out.Events, engine.Event{Kind: engine.EventOver, Err: engine.ErrStopped})
 }
+
+func (e *fakeEngine) LineClosed(clock.Time, uint64) {}
+func (e *fakeEngine) LineOpen(clock.Time, uint64)   {}

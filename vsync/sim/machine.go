@@ -24,6 +24,8 @@ type machine interface {
 	Consumed(now clock.Time, h engine.Handle, packets int)
 	ConsumedPeers(now clock.Time, h engine.Handle, messages, bytes int)
 	Report(now clock.Time, h engine.Handle, who core.Address, reason string) error
+	LineClosed(now clock.Time, incarnation uint64)
+	LineOpen(now clock.Time, incarnation uint64)
 	Stop(now clock.Time)
 	View(h engine.Handle) *core.View
 	System() uint32

@@ -29,12 +29,13 @@ const (
 	faultTerminate
 	faultDeaf
 	faultMute
+	faultLine
 )
 
 // String returns the word that stands in traces.
 func (k faultKind) String() string {
 	return [...]string{"crash", "crash pair", "join", "storm", "leave", "rejoin", "restart", "partition", "unpartition",
-		"one-way", "pause", "stall", "accuse", "terminate", "deaf", "mute"}[k]
+		"one-way", "pause", "stall", "accuse", "terminate", "deaf", "mute", "line"}[k]
 }
 
 // fault is one entry of a run's plan. Whom it hits is drawn when it happens, among those who are there.
@@ -69,6 +70,10 @@ func (w *World) drawPlan(r random, start clock.Time) {
 	add(wx.Terminates, faultTerminate, 0)
 	add(wx.Deaf, faultDeaf, wx.DeafMax)
 	add(wx.Mute, faultMute, wx.DeafMax)
+	lines := newRandom(w.opts.Seed, drawLines+1<<8)
+	for range wx.LineBreaks {
+		w.plan = append(w.plan, fault{at: start.Add(lines.upTo(end)), kind: faultLine})
+	}
 	if wx.LongCut {
 		w.plan = append(w.plan, fault{at: start.Add(r.upTo(end / 10)), kind: faultPartition, last: end})
 	}
@@ -124,6 +129,8 @@ func (w *World) onFault(f *fault) {
 		w.deafen(w.victim(), f.last)
 	case faultMute:
 		w.silence(w.victim(), f.last)
+	case faultLine:
+		w.breakLine()
 	}
 }
 

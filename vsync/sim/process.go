@@ -356,6 +356,9 @@ func (w *World) end(p *process, how fate, err error) {
 	if p.system != nil {
 		p.system.look(w)
 	}
+	if how == crashed {
+		w.closeLines(p)
+	}
 	if how == crashed && w.onCrash != nil {
 		w.onCrash()
 	}

@@ -18,6 +18,7 @@ const (
 	drawNodes
 	drawOracle
 	drawRarities
+	drawLines
 )
 
 // newRandom returns the stream of a purpose under a seed.

@@ -42,6 +42,9 @@ type Weather struct {
 	Stalls    int           // a member's application stands still
 	StallMax  time.Duration
 
+	Lines      bool // the kernel of a process that crashes tells its watchers
+	LineBreaks int  // lines between live processes that break for a moment
+
 	Crashes     int
 	CrashPairs  int // two processes crash within a millisecond
 	Joins       int // new nodes
@@ -81,7 +84,8 @@ func (w *Weather) Cuts() bool {
 // Rough tells whether so much is lost that a live process may be taken for dead without any cut.
 func (w *Weather) Rough() bool {
 	return w.Loss+w.MulticastLoss+w.Corrupt > 0.12 || w.BurstLoss > 0 && w.BurstLength > 20*time.Millisecond ||
-		w.RxBuffer > 0 && w.RxBuffer < 64
+		w.RxBuffer > 0 && w.RxBuffer < 64 || w.LineBreaks > 0 && (w.Loss > 0 || w.BurstLoss > 0 || w.Corrupt > 0 ||
+		w.Reorder > 0 || w.Delay+10*w.Jitter > 2*time.Millisecond)
 }
 
 // healed returns what is left of the weather when nothing goes wrong any more.
@@ -103,6 +107,7 @@ func DrawWeather(seed uint64) Weather {
 	w.drawNodes(r)
 	w.drawMembers(r)
 	w.drawRarities(newRandom(seed, drawRarities))
+	w.drawLines(newRandom(seed, drawLines))
 	return w
 }
 
@@ -180,6 +185,12 @@ func (w *Weather) drawMembers(r random) {
 	}
 	if r.chance(0.1) {
 		w.Accusations = 1
+	}
+}
+
+func (w *Weather) drawLines(r random) {
+	if w.Lines = r.chance(0.5); w.Lines && r.chance(0.4) {
+		w.LineBreaks = 1 + r.IntN(3)
 	}
 }
 

@@ -88,6 +88,7 @@ type World struct {
 	now        clock.Time
 	agenda     agenda
 	weather    Weather // as it was drawn
+	lineDraw   random
 	mix        Mix
 	timing     engine.Timing
 	limits     engine.Limits
@@ -121,6 +122,7 @@ func NewWorld(o Options) *World {
 		o.engine = newEngine
 	}
 	w := &World{opts: o, byEndpoint: map[dataplane.Endpoint]*node{}, every: 5 * time.Millisecond}
+	w.lineDraw = newRandom(o.Seed, drawLines+2<<8)
 	w.apps, w.nodeDraw = newRandom(o.Seed, drawApplications), newRandom(o.Seed, drawNodes)
 	w.trace = tracer{hash: mix(o.Seed), out: o.Trace}
 	w.history = &history{anonymous: map[place]*message{}}
@@ -357,6 +359,8 @@ func (w *World) onProcess(e *event) {
 		e.member.drain()
 	case eventTransfer:
 		e.member.transfer()
+	case eventLine:
+		p.onLine(e.arg)
 	default:
 		invariant.Fail("sim: event of kind %v for a process", e.kind)
 	}

@@ -6,14 +6,20 @@
 // it was not running does not count. Before it accuses it looks once more, a little later, since the sign of life that
 // it misses may lie in its own socket. A target that was never heard of may not know its watcher, because the ORACLE's
 // leader failed between telling one and the other; it gets time until another leader has told both. For the same reason
-// a process goes on for that time with signs of life to a watcher that was relieved. Everything belongs to the engine's
-// goroutine.
+// a process goes on for that time with signs of life to a watcher that was relieved.
+//
+// A dead process is not waited for: a watcher holds a line to each target, a connection that the target's kernel closes
+// when the process ends. Whoever keeps the lines says so by OnClosed. A connection may end for other reasons, so the
+// target is asked for a sign of life first, a few times within some milliseconds, and accused when it gives none.
+// Everything belongs to the engine's goroutine.
 package detect
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
+	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/clock"
 	"github.com/khamsin-io/khamsin/dataplane/wire"
 	"github.com/khamsin-io/khamsin/vsync/core"
@@ -25,6 +31,31 @@ type Config struct {
 	Incarnation uint64
 	Interval    time.Duration // between signs of life
 	Suspect     time.Duration // silence after which a target is accused
+	Line        uint16        // port where lines to this process end; zero: there are none
+}
+
+// Flags of a sign of life.
+const (
+	flagAsk    = 1 // the sender wants one at once
+	flagAnswer = 2 // this is it; the sequence number is that of the question
+)
+
+// A target whose line is closed is asked asks times, and accused askEvery after the last one.
+const (
+	asks     = 3
+	askEvery = 5 * time.Millisecond
+)
+
+// Line asks for a line to a target, or says that it is not wanted any more.
+type Line struct {
+	To   core.Address
+	Port uint16 // zero: not wanted any more
+}
+
+// Accusation says whom to accuse, and why.
+type Accusation struct {
+	Who core.Address
+	Why string
 }
 
 // lookAgain is the part of an interval after which a watcher looks a second time.
@@ -46,9 +77,12 @@ type former struct {
 type target struct {
 	addr    core.Address
 	heardAt clock.Time
-	heard   bool // ever
-	doubted bool // silent for too long when last looked at
+	heard   bool       // ever
+	doubted clock.Time // when it was found silent for too long; zero: it was not
 	accused bool
+	line    uint16     // port of the line; zero: none
+	asked   int        // how often, since the line was closed
+	askAt   clock.Time // when to ask again, or accuse
 }
 
 // Detector is one process's part in failure detection.
@@ -60,9 +94,12 @@ type Detector struct {
 	watchers []core.Address
 	former   []former
 	beatAt   clock.Time
-	lookAt   clock.Time // when to look a second time
-	Sent     uint64     // signs of life
-	Heard    uint64
+	lookAt   clock.Time // when to look at the targets
+	question uint64     // number of the last one
+	// Lines are changes for whoever keeps the lines, to be taken and cleared by the caller.
+	Lines []Line
+	Sent  uint64 // signs of life
+	Heard uint64
 }
 
 // New returns a detector without assignment.
@@ -85,8 +122,14 @@ func (d *Detector) Assign(now clock.Time, m *pdu.Watch) {
 		targets = append(targets, t)
 	}
 	d.relieve(now, m.Watchers)
+	for i := range d.targets {
+		if t := &d.targets[i]; t.line != 0 && !slices.Contains(m.Targets, t.addr) {
+			d.Lines = append(d.Lines, Line{To: t.addr})
+		}
+	}
 	d.targets, d.watchers = targets, m.Watchers
 	d.beatAt = now
+	d.look()
 }
 
 // relieve notes which watchers are none any more.
@@ -98,21 +141,65 @@ func (d *Detector) relieve(now clock.Time, watchers []core.Address) {
 	d.former = d.former[max(0, len(d.former)-formerMax):]
 }
 
-// OnLife notes a sign of life of a process.
-func (d *Detector) OnLife(now clock.Time, incarnation uint64) {
+// OnLife takes a sign of life in. It gives one at once when it is asked to.
+func (d *Detector) OnLife(now clock.Time, h *wire.Header, from dataplane.Endpoint) {
+	if h.Flags&flagAsk != 0 {
+		d.live(h.View, from, flagAnswer, h.Seq)
+		return
+	}
 	for i := range d.targets {
-		if d.targets[i].addr.Incarnation == incarnation {
-			d.Heard++
-			d.targets[i].heardAt, d.targets[i].heard, d.targets[i].doubted = now, true, false
+		t := &d.targets[i]
+		if t.addr.Incarnation != h.View {
+			continue
+		}
+		d.Heard++
+		t.heardAt, t.heard, t.doubted = now, true, 0
+		if h.Flags&flagAnswer != 0 && h.Seq == d.question {
+			t.asked = 0
+		}
+		if t.line == 0 && h.Group != 0 && h.Group <= portMax && !t.accused {
+			t.line = uint16(h.Group)
+			d.Lines = append(d.Lines, Line{To: t.addr, Port: t.line})
 		}
 	}
+	d.look()
+}
+
+const portMax = 1<<16 - 1
+
+// OnClosed is told that the line to a target was closed at its other end.
+func (d *Detector) OnClosed(now clock.Time, incarnation uint64) {
+	for i := range d.targets {
+		if t := &d.targets[i]; t.addr.Incarnation == incarnation && !t.accused && t.asked == 0 {
+			d.question++
+			d.ask(now, t)
+		}
+	}
+	d.look()
+}
+
+// OnOpen is told that a line that was closed is open again: the target itself answered.
+func (d *Detector) OnOpen(now clock.Time, incarnation uint64) {
+	for i := range d.targets {
+		if t := &d.targets[i]; t.addr.Incarnation == incarnation {
+			t.heardAt, t.heard, t.doubted, t.asked = now, true, 0, 0
+		}
+	}
+	d.look()
+}
+
+func (d *Detector) ask(now clock.Time, t *target) {
+	t.asked++
+	t.askAt = now.Add(askEvery)
+	d.live(t.addr.Incarnation, t.addr.Endpoint(), flagAsk, d.question)
 }
 
 // Deadline returns when Tick has something to do.
 func (d *Detector) Deadline() clock.Time { return min(d.beatAt, d.lookAt) }
 
-// Tick sends signs of life and returns the targets that have been silent for too long, each once for its silence.
-func (d *Detector) Tick(now clock.Time) []core.Address {
+// Tick sends signs of life and returns the targets to accuse, each once: those that have been silent for too long, and
+// those that give no sign of life when asked.
+func (d *Detector) Tick(now clock.Time) []Accusation {
 	if now < d.Deadline() {
 		return nil
 	}
@@ -121,36 +208,78 @@ func (d *Detector) Tick(now clock.Time) []core.Address {
 			d.targets[i].heardAt = d.targets[i].heardAt.Add(late)
 		}
 	}
-	d.lookAt = clock.Never
 	if d.beatAt <= now {
 		d.beatAt = now.Add(d.cfg.Interval)
 		d.beat(now)
 	}
-	var silent []core.Address
+	var found []Accusation
 	for i := range d.targets {
-		if d.targets[i].silent(now, d.cfg.Suspect) {
-			silent = append(silent, d.targets[i].addr)
-		} else if d.targets[i].doubted && !d.targets[i].accused {
-			d.lookAt = now.Add(d.cfg.Interval / lookAgain)
+		t := &d.targets[i]
+		switch {
+		case t.accused:
+		case t.asked > 0 && t.askAt <= now && d.unanswered(now, t):
+			t.accused = true
+			found = append(found, Accusation{t.addr, fmt.Sprintf(
+				"its line was closed and it answered none of %d questions in %v", asks, asks*askEvery)})
+		case d.silent(now, t):
+			t.accused = true
+			found = append(found, Accusation{t.addr, fmt.Sprintf("silent for more than %v", d.limit(t))})
 		}
 	}
-	return silent
+	d.look()
+	return found
+}
+
+// unanswered asks a target again, and tells whether it was asked in vain often enough. A question that is late to be
+// repeated does not count: its answer may lie in a queue of this process, which was late itself.
+func (d *Detector) unanswered(now clock.Time, t *target) bool {
+	switch {
+	case now.Sub(t.askAt) > askEvery:
+		t.asked--
+	case t.asked >= asks:
+		return true
+	}
+	d.ask(now, t)
+	return false
+}
+
+// look sets when to look at the targets.
+func (d *Detector) look() {
+	d.lookAt = clock.Never
+	for i := range d.targets {
+		t := &d.targets[i]
+		if t.accused {
+			continue
+		}
+		at := t.heardAt.Add(d.limit(t) + 1)
+		if t.doubted != 0 {
+			at = t.doubted.Add(d.cfg.Interval / lookAgain)
+		}
+		if t.asked > 0 {
+			at = min(at, t.askAt)
+		}
+		d.lookAt = min(d.lookAt, at)
+	}
+}
+
+// limit returns how long a target may be silent.
+func (d *Detector) limit(t *target) time.Duration {
+	if !t.heard {
+		return patience * d.cfg.Suspect
+	}
+	return d.cfg.Suspect
 }
 
 // silent tells whether a target is to be accused now. The first time that it has been silent for too long it is only
 // doubted.
-func (t *target) silent(now clock.Time, limit time.Duration) bool {
-	if !t.heard {
-		limit *= patience
-	}
+func (d *Detector) silent(now clock.Time, t *target) bool {
 	switch {
-	case t.accused || now.Sub(t.heardAt) <= limit:
-		t.doubted = false
-	case !t.doubted:
-		t.doubted = true
+	case now.Sub(t.heardAt) <= d.limit(t):
+		t.doubted = 0
+	case t.doubted == 0:
+		t.doubted = now
 	default:
-		t.accused = true
-		return true
+		return now.Sub(t.doubted) >= d.cfg.Interval/lookAgain
 	}
 	return false
 }
@@ -158,18 +287,22 @@ func (t *target) silent(now clock.Time, limit time.Duration) bool {
 // beat sends signs of life to the watchers, and to those who may not know that they are none any more.
 func (d *Detector) beat(now clock.Time) {
 	for _, w := range d.watchers {
-		d.live(w)
+		d.live(w.Incarnation, w.Endpoint(), 0, 0)
 	}
 	d.former = slices.DeleteFunc(d.former, func(f former) bool { return f.until <= now })
 	for i := range d.former {
-		d.live(d.former[i].addr)
+		w := d.former[i].addr
+		d.live(w.Incarnation, w.Endpoint(), 0, 0)
 	}
 }
 
-func (d *Detector) live(w core.Address) {
-	h := wire.Header{Kind: wire.KindHeartbeat, View: d.cfg.Incarnation, Rank: uint32(w.Incarnation)}
+func (d *Detector) live(incarnation uint64, to dataplane.Endpoint, flags uint8, number uint64) {
+	h := wire.Header{
+		Kind: wire.KindHeartbeat, Flags: flags, View: d.cfg.Incarnation, Rank: uint32(incarnation), Seq: number,
+		Group: uint32(d.cfg.Line),
+	}
 	if f, ok := d.out.Make(&h, nil); ok {
 		d.Sent++
-		d.out.Unicast(f, w.Endpoint())
+		d.out.Unicast(f, to)
 	}
 }

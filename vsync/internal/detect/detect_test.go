@@ -54,15 +54,20 @@ func (r *rig) clear() {
 	r.out.Packets = r.out.Packets[:0]
 }
 
+// hear takes a sign of life of a process in.
+func (r *rig) hear(i int) {
+	r.d.OnLife(r.now, &wire.Header{Kind: wire.KindHeartbeat, View: process(i).Incarnation}, process(i).Endpoint())
+}
+
 // run lets time pass and ticks when due; those in living are heard at every tick. It returns who was accused, and when.
 func (r *rig) run(span time.Duration, living ...int) (accused []string) {
 	for end := r.now.Add(span); r.d.Deadline() <= end; {
 		r.now = max(r.now, r.d.Deadline())
 		for _, i := range living {
-			r.d.OnLife(r.now, process(i).Incarnation)
+			r.hear(i)
 		}
 		for _, a := range r.d.Tick(r.now) {
-			accused = append(accused, fmt.Sprint(a.PID))
+			accused = append(accused, fmt.Sprint(a.Who.PID))
 		}
 		if r.d.Deadline() <= r.now {
 			r.t.Fatalf("the deadline %v is not after %v", r.d.Deadline(), r.now)
@@ -121,15 +126,15 @@ func TestLooksTwice(t *testing.T) {
 	r.d.Assign(r.now, assign(1, 1))
 	r.run(time.Second, 1)
 	silentFor := func(d time.Duration) []string {
-		r.d.OnLife(r.now, process(1).Incarnation)
+		r.hear(1)
 		return r.run(d)
 	}
 	for range 3 {
-		if got := silentFor(suspect + interval); got != nil {
+		if got := silentFor(suspect + interval/lookAgain); got != nil {
 			t.Fatalf("accused %v at the first look", got)
 		}
 	}
-	if got := silentFor(suspect + 2*interval); !slices.Equal(got, []string{"1"}) {
+	if got := silentFor(suspect + interval/lookAgain + 1); !slices.Equal(got, []string{"1"}) {
 		t.Fatalf("accused %v at the second", got)
 	}
 }
@@ -161,8 +166,8 @@ func TestAssignments(t *testing.T) {
 		t.Fatalf("accused %v: a target that stays keeps its history", got)
 	}
 	before := r.d.Heard
-	r.d.OnLife(r.now, process(1).Incarnation)
-	r.d.OnLife(r.now, process(3).Incarnation)
+	r.hear(1)
+	r.hear(3)
 	if r.d.Heard != before+1 {
 		t.Errorf("heard %d signs of life, of which one counts", r.d.Heard-before)
 	}
@@ -197,5 +202,132 @@ func TestSignsOfLife(t *testing.T) {
 	}
 	if r.d.Tick(r.now.Add(interval-1)) != nil || len(r.out.Packets) != 0 {
 		t.Error("signs of life before they are due")
+	}
+}
+
+// answer makes a process answer the last question.
+func (r *rig) answer(i int) {
+	r.d.OnLife(r.now, &wire.Header{
+		Kind: wire.KindHeartbeat, Flags: flagAnswer, View: process(i).Incarnation, Seq: r.d.question,
+	}, process(i).Endpoint())
+}
+
+// A process whose line is closed, and that does not answer, is accused at once.
+//
+// rows: FD-02
+func TestClosedLineIsAccusedSoon(t *testing.T) {
+	r := newRig(t, 8)
+	r.d.Assign(r.now, assign(1, 1, 2))
+	r.run(time.Second, 1, 2)
+	r.d.OnClosed(r.now, process(2).Incarnation)
+	r.d.OnClosed(r.now, process(9).Incarnation) // watched by somebody else
+	if got := r.run(asks*askEvery - 1); got != nil {
+		t.Fatalf("accused %v before the last question was given its time", got)
+	}
+	r.d.OnClosed(r.now, process(2).Incarnation) // again
+	if got := r.run(askEvery); !slices.Equal(got, []string{"2"}) {
+		t.Fatalf("accused %v after %v", got, asks*askEvery)
+	}
+	r.d.OnClosed(r.now, process(2).Incarnation)
+	if got := r.run(suspect-interval, 1); got != nil {
+		t.Fatalf("accused %v again", got)
+	}
+}
+
+// A process whose line is closed is asked, and not accused when it answers this question, or when its line opens again.
+func TestClosedLineOfALivingProcess(t *testing.T) {
+	for name, live := range map[string]func(r *rig){ // order-free: independent cases
+		"answers":         func(r *rig) { r.answer(1) },
+		"is there again":  func(r *rig) { r.d.OnOpen(r.now, process(1).Incarnation) },
+		"is not assigned": func(r *rig) { r.d.Assign(r.now, assign(2, 3)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, 8)
+			r.d.Assign(r.now, assign(1, 1))
+			r.run(time.Second, 1)
+			r.d.OnClosed(r.now, process(1).Incarnation)
+			var h wire.Header
+			p := r.out.Packets[len(r.out.Packets)-1]
+			err := h.Decode(r.out.Arena().Bytes(p.Frame))
+			if err != nil || h.Flags != flagAsk || p.To != process(1).Endpoint() {
+				t.Fatalf("question %+v to %v, error %v", h, p.To, err)
+			}
+			r.run(askEvery)
+			live(r)
+			if got := r.run(suspect-interval, 3); got != nil {
+				t.Fatalf("accused %v", got)
+			}
+		})
+	}
+	r := newRig(t, 8)
+	r.d.Assign(r.now, assign(1, 1))
+	r.run(time.Second, 1)
+	r.d.OnClosed(r.now, process(1).Incarnation)
+	if got := r.run(asks*askEvery, 1); !slices.Equal(got, []string{"1"}) {
+		t.Fatalf("accused %v: signs of life that were under way are no answers", got)
+	}
+}
+
+// A watcher that is late itself asks again before it accuses: the answer may lie in its own socket.
+func TestLateQuestionsDoNotCount(t *testing.T) {
+	r := newRig(t, 8)
+	r.d.Assign(r.now, assign(1, 1))
+	r.run(time.Second, 1)
+	r.d.OnClosed(r.now, process(1).Incarnation)
+	for range 2 * asks {
+		r.now = r.now.Add(10 * askEvery)
+		if got := r.d.Tick(r.now); got != nil {
+			t.Fatalf("accused %v by a watcher that was late", got)
+		}
+		r.clear()
+	}
+	if got := r.run(asks * askEvery); !slices.Equal(got, []string{"1"}) {
+		t.Fatalf("accused %v in the end", got)
+	}
+}
+
+// Who is asked for a sign of life gives one, with the number of the question. It costs one packet.
+func TestAnswersQuestions(t *testing.T) {
+	r := newRig(t, 8)
+	asker := process(5)
+	r.d.OnLife(r.now, &wire.Header{Kind: wire.KindHeartbeat, Flags: flagAsk, View: asker.Incarnation, Seq: 42},
+		asker.Endpoint())
+	if len(r.out.Packets) != 1 {
+		t.Fatalf("%d packets", len(r.out.Packets))
+	}
+	var h wire.Header
+	p := r.out.Packets[0]
+	if err := h.Decode(r.out.Arena().Bytes(p.Frame)); err != nil || h.Flags != flagAnswer || h.Seq != 42 ||
+		h.Rank != uint32(asker.Incarnation) || p.To != asker.Endpoint() {
+		t.Errorf("answer %+v to %v, error %v", h, p.To, err)
+	}
+}
+
+// A line to a target is asked for when it says where, once, and given up with the target.
+func TestLinesFollowTheAssignment(t *testing.T) {
+	r := newRig(t, 8)
+	r.d.Assign(r.now, assign(1, 1, 2))
+	life := wire.Header{Kind: wire.KindHeartbeat, View: process(1).Incarnation, Group: 700}
+	r.d.OnLife(r.now, &life, process(1).Endpoint())
+	r.d.OnLife(r.now, &life, process(1).Endpoint())
+	life.View, life.Group = process(2).Incarnation, 1<<16 // no port
+	r.d.OnLife(r.now, &life, process(2).Endpoint())
+	r.d.Assign(r.now, assign(2, 2))
+	if want := []Line{{process(1), 700}, {To: process(1)}}; !slices.Equal(r.d.Lines, want) {
+		t.Errorf("lines %v, want %v", r.d.Lines, want)
+	}
+}
+
+// What a process sends in an interval does not grow with the system.
+//
+// rows: FD-01
+func TestSignsOfLifePerInterval(t *testing.T) {
+	r := newRig(t, 64)
+	w := assign(1, 1, 2)
+	w.Watchers = []core.Address{process(3), process(4)}
+	r.d.Assign(r.now, w)
+	r.run(time.Second, 1, 2)
+	if most := uint64(2 * (time.Second/interval + 1)); r.d.Sent > most {
+		t.Errorf("%d signs of life in a second, want at most %d", r.d.Sent, most)
 	}
 }

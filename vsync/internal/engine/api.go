@@ -6,6 +6,7 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/khamsin-io/khamsin/dataplane"
@@ -13,6 +14,7 @@ import (
 	"github.com/khamsin-io/khamsin/dataplane/loan"
 	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/canary"
+	"github.com/khamsin-io/khamsin/vsync/internal/detect"
 	"github.com/khamsin-io/khamsin/vsync/internal/member"
 )
 
@@ -31,6 +33,7 @@ type Config struct {
 	Timing   Timing
 	Limits   Limits
 	Oracle   Oracle
+	Line     uint16 // port where watchers may connect to be told by the kernel when this process ends; 0: none
 	Canary   canary.Bug
 }
 
@@ -150,6 +153,25 @@ var (
 	ErrTransferAborted = errors.New("state transfer aborted")
 )
 
+// PoisonError is ErrPoisoned with what is known of it.
+type PoisonError struct {
+	Accuser core.Address // who accused this process; nobody when the teller does not know
+	Teller  core.Address // who told it; nobody when it read of it itself
+	Reason  string       // of the accusation
+}
+
+// Error says all of it.
+func (e *PoisonError) Error() string {
+	s := fmt.Sprintf("%v: accused by %v: %s", ErrPoisoned, e.Accuser, e.Reason)
+	if !e.Teller.IsZero() {
+		s += fmt.Sprintf(" (told by %v)", e.Teller)
+	}
+	return s
+}
+
+// Unwrap returns ErrPoisoned.
+func (e *PoisonError) Unwrap() error { return ErrPoisoned }
+
 // HandlersMax is the greatest length of JoinRequest.Handlers.
 const HandlersMax = member.HandlersMax
 
@@ -238,7 +260,12 @@ type Output struct {
 	Unsubscribe []dataplane.Channel
 	Groups      []GroupChange // after Subscribe, before Unsubscribe
 	Rosters     []Roster      // for transports that must know who listens
+	Lines       []Line        // connections to processes that this one watches
 }
+
+// Line asks for a connection to a process whose end is to be told at once (LineClosed), or says that it is not wanted
+// any more.
+type Line = detect.Line
 
 // GroupChange says that packets of a group are wanted on a channel, or wanted no more.
 type GroupChange struct {
@@ -263,6 +290,6 @@ func (o *Output) Reset() {
 	*o = Output{
 		Packets: o.Packets[:0], Deliveries: o.Deliveries[:0], Events: o.Events[:0],
 		Subscribe: o.Subscribe[:0], Unsubscribe: o.Unsubscribe[:0],
-		Groups: o.Groups[:0], Rosters: o.Rosters[:0],
+		Groups: o.Groups[:0], Rosters: o.Rosters[:0], Lines: o.Lines[:0],
 	}
 }

@@ -193,8 +193,8 @@ func (g *group) decide(now clock.Time, d *pdu.Decision) {
 	if g.view != nil {
 		g.close(d)
 	}
-	for _, a := range d.Failed {
-		g.e.links.Close(a.Incarnation)
+	for i, a := range d.Failed {
+		g.e.bury(a, d.Charges[i])
 	}
 	if !d.View.Contains(g.e.cfg.Self) {
 		err := ErrLeft

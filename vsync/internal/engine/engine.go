@@ -36,8 +36,9 @@ type Engine struct {
 	transfers map[uint64]*xfer.Outgoing
 	nextXfer  uint64
 
-	suspects map[uint64]string // by incarnation: why this process accused it
-	leavers  int               // groups that this process ever wanted to leave
+	suspects map[uint64]string     // by incarnation: why this process accused it
+	charges  map[uint64]pdu.Charge // by incarnation: why the ORACLE removed it
+	leavers  int                   // groups that this process ever wanted to leave
 	stopping bool
 	stopBy   clock.Time // when a stop is over even if nobody answers
 	over     bool
@@ -70,7 +71,7 @@ func New(cfg Config) (*Engine, error) {
 		stopBy: clock.Never, cfg: cfg, box: pdu.NewOutbox(cfg.Arena, cfg.MTU), byName: map[string]*group{},
 		byLid:    map[uint32]*group{},
 		channels: map[dataplane.Channel]int{}, transfers: map[uint64]*xfer.Outgoing{},
-		suspects: map[uint64]string{}, windowLimit: cfg.Limits.Window,
+		suspects: map[uint64]string{}, charges: map[uint64]pdu.Charge{}, windowLimit: cfg.Limits.Window,
 	}
 	t := cfg.Timing
 	e.links = link.New(link.Config{
@@ -78,6 +79,7 @@ func New(cfg Config) (*Engine, error) {
 	}, e.box, e)
 	e.detect = detect.New(detect.Config{
 		Incarnation: cfg.Self.Incarnation, Interval: t.Heartbeat, Suspect: e.plantHaste(t.Suspect),
+		Line: cfg.Line,
 	}, e.box)
 	e.member = member.New(member.Config{
 		Self: cfg.Self, System: cfg.System, Size: cfg.Oracle.Size, Eligible: cfg.Oracle.Eligible,
@@ -102,6 +104,8 @@ func (e *Engine) Output() *Output {
 	e.out.Packets = append(e.out.Packets, e.box.Packets...)
 	clear(e.box.Packets)
 	e.box.Packets = e.box.Packets[:0]
+	e.out.Lines = append(e.out.Lines, e.detect.Lines...)
+	e.detect.Lines = e.detect.Lines[:0]
 	return &e.out
 }
 
@@ -157,8 +161,8 @@ func (e *Engine) Tick(now clock.Time) {
 		e.links.Tick(now)
 		e.roomForState()
 	}
-	for _, who := range e.detect.Tick(now) {
-		e.accuse(who, fmt.Sprintf("silent for more than %v", e.cfg.Timing.Suspect))
+	for _, a := range e.detect.Tick(now) {
+		e.accuse(a.Who, a.Why)
 	}
 	if e.member.Deadline() <= now {
 		e.member.Tick(now)
@@ -168,6 +172,22 @@ func (e *Engine) Tick(now clock.Time) {
 		g.tick(now)
 		e.settle()
 		e.retime(g)
+	}
+}
+
+// LineClosed is told that the other end of a line (Output.Lines) was closed: its process may be dead.
+func (e *Engine) LineClosed(now clock.Time, incarnation uint64) {
+	if !e.over {
+		e.now = now
+		e.detect.OnClosed(now, incarnation)
+	}
+}
+
+// LineOpen is told that a line that was closed is open again, to the same process.
+func (e *Engine) LineOpen(now clock.Time, incarnation uint64) {
+	if !e.over {
+		e.now = now
+		e.detect.OnOpen(now, incarnation)
 	}
 }
 
@@ -227,7 +247,7 @@ func (e *Engine) receive(now clock.Time, p *dataplane.Packet) {
 		if e.links.Dead(h.View) {
 			e.poison(h.View, p.From)
 		} else if e.links.Mine(&h) {
-			e.detect.OnLife(now, h.View)
+			e.detect.OnLife(now, &h, p.From)
 		}
 	case wire.KindPoison:
 		e.onPoison(&h, b[wire.HeaderLen:])
@@ -246,9 +266,16 @@ func (e *Engine) receiveGroup(now clock.Time, h *wire.Header, p *dataplane.Packe
 	e.touch(g)
 }
 
+// bury ends the lanes with a process that was removed, and remembers why, to tell it should it be alive.
+func (e *Engine) bury(a core.Address, why pdu.Charge) {
+	e.links.Close(a.Incarnation)
+	e.charges[a.Incarnation] = why
+}
+
 // poison tells a process that was removed that it is no longer part of the system.
 func (e *Engine) poison(incarnation uint64, to dataplane.Endpoint) {
-	m := &pdu.Poison{Accuser: e.cfg.Self, Part: e.member.Part(), Reason: e.suspects[incarnation]}
+	why := e.charges[incarnation]
+	m := &pdu.Poison{Accuser: why.By, Teller: e.cfg.Self, Part: e.member.Part(), Reason: why.Reason}
 	var w pdu.Writer
 	m.Append(&w)
 	h := wire.Header{Kind: wire.KindPoison, View: e.cfg.Self.Incarnation, Rank: uint32(incarnation)}
@@ -270,7 +297,7 @@ func (e *Engine) onPoison(h *wire.Header, body []byte) {
 		e.count.OtherPart++
 		return
 	}
-	e.finish(fmt.Errorf("%w: %s (told by %v)", ErrPoisoned, m.Reason, m.Accuser))
+	e.finish(&PoisonError{Accuser: m.Accuser, Teller: m.Teller, Reason: m.Reason})
 }
 
 // finish ends everything without telling anybody.

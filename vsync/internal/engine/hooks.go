@@ -43,7 +43,7 @@ func (h *hooks) Warn(text string) {
 
 // Removed is called in an ORACLE member that reads of its own removal in the log.
 func (h *hooks) Removed(_ clock.Time, by core.Address, reason string) {
-	(*Engine)(h).finish(fmt.Errorf("%w: %s (accused by %v)", ErrPoisoned, reason, by))
+	(*Engine)(h).finish(&PoisonError{Accuser: by, Reason: reason})
 }
 
 // Lost is called when the ORACLE cannot be reached any more.
@@ -56,7 +56,7 @@ func (h *hooks) Stopped(clock.Time) { (*Engine)(h).finish(ErrStopped) }
 func (h *hooks) Watch(now clock.Time, w *pdu.Watch) { h.detect.Assign(now, w) }
 
 // Gone is called when a process was removed as failed.
-func (h *hooks) Gone(_ clock.Time, a core.Address) { h.links.Close(a.Incarnation) }
+func (h *hooks) Gone(_ clock.Time, a core.Address, why pdu.Charge) { (*Engine)(h).bury(a, why) }
 
 // Refused is called when a join was refused, or a group is over for this process.
 func (h *hooks) Refused(now clock.Time, handle uint32, why member.Refusal, handlers string) {

@@ -4,18 +4,19 @@ import "github.com/khamsin-io/khamsin/vsync/core"
 
 // Status is the state of an engine as its users may see it.
 type Status struct {
-	Attached bool
-	Leader   bool           // this process leads the ORACLE
-	Oracle   []core.Address // the ORACLE's members as last told, leader first
-	Suspects int            // processes that this one accused
-	Counters Counters
+	Attached  bool
+	Leader    bool           // this process leads the ORACLE
+	Oracle    []core.Address // the ORACLE's members as last told, leader first
+	Processes []core.Address // all of the system, oldest first; none but at the ORACLE's members
+	Suspects  int            // processes that this one accused
+	Counters  Counters
 }
 
 // Status returns the state of the process.
 func (e *Engine) Status() Status {
 	return Status{
 		Attached: e.member.Active() && !e.over, Leader: e.member.Leader(), Oracle: e.member.Oracle(),
-		Suspects: len(e.suspects), Counters: e.Counters(),
+		Processes: e.member.Processes(), Suspects: len(e.suspects), Counters: e.Counters(),
 	}
 }
 

@@ -98,6 +98,9 @@ func (h *Host) tearDown() {
 	h.wakeQueues()
 	close(h.dead)
 
+	if h.cfg.Lines != nil {
+		h.cfg.Lines.Close(errors.Is(h.overErr, engine.ErrStopped))
+	}
 	h.transport.Wake()
 	h.workers.Wait()
 	h.groups.Wait()

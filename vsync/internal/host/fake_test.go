@@ -470,3 +470,6 @@ func bothModels(t *testing.T, test func(t *testing.T, m Model)) {
 		t.Run(m.String(), func(t *testing.T) { test(t, m) })
 	}
 }
+
+func (e *fakeEngine) LineClosed(clock.Time, uint64) {}
+func (e *fakeEngine) LineOpen(clock.Time, uint64)   {}

@@ -12,10 +12,10 @@
 //   - Loop: one goroutine owns the engine for good; everybody else feeds it through the inbox and rx and rings its
 //     bell.
 //
-// Goroutines of a Host: the receiver, the journal (log lines), the sweeper or in the Loop model the loop, one that
-// waits for the end, and for every group two executors, one for multicasts, state and views, one for point-to-point
-// messages. Handlers never run on a goroutine that owns the engine, so a slow handler holds up nothing but its own
-// queue, which the engine bounds.
+// Goroutines of a Host, besides those of its Lines: the receiver, the journal (log lines), the sweeper or in the Loop
+// model the loop, one that waits for the end, and for every group two executors, one for multicasts, state and views,
+// one for point-to-point messages. Handlers never run on a goroutine that owns the engine, so a slow handler holds up
+// nothing but its own queue, which the engine bounds.
 package host
 
 import (
@@ -56,8 +56,18 @@ type Engine interface {
 	Consumed(now clock.Time, h engine.Handle, packets int)
 	ConsumedPeers(now clock.Time, h engine.Handle, messages, bytes int)
 	Report(now clock.Time, h engine.Handle, who core.Address, reason string) error
+	LineClosed(now clock.Time, incarnation uint64)
+	LineOpen(now clock.Time, incarnation uint64)
 	Stop(now clock.Time)
 	Release()
+}
+
+// Lines keeps connections to processes whose end the kernel is to tell; *lifeline.Keeper in production.
+type Lines interface {
+	Start(report func(incarnation uint64, alive bool))
+	Want(to core.Address, port uint16)
+	Drop(incarnation uint64)
+	Close(orderly bool) // waits for reports that are under way
 }
 
 // Model says which goroutines may own the engine.
@@ -112,6 +122,7 @@ type Config struct {
 	Pinned    bool                           // the receiver owns its thread
 	Batch     int                            // packets taken from the transport at once; 0: as it advises
 	Tuner     *tuner.Config                  // where the autotuner starts; nil: it is off
+	Lines     Lines                          // nil: none
 	CloseWait time.Duration                  // how long Close waits for the system, and again for handlers; default 5 s
 	OnPanic   func(group string, reason any) // a handler panicked; nil: log and crash
 	OnSuspect func(who core.Address)         // this process accused another; called by the owner, must not block
@@ -239,6 +250,9 @@ func (h *Host) Start() {
 	h.owner.Store(ownHeld) // nobody can own the engine yet
 	h.engine.Start(h.clock.Now())
 	go h.journal.run()
+	if h.cfg.Lines != nil {
+		h.cfg.Lines.Start(h.onLine)
+	}
 	h.workers.Add(1)
 	if h.cfg.Model == Loop {
 		h.workers.Add(1)

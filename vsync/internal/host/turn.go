@@ -158,6 +158,7 @@ func (h *Host) carryOut(now clock.Time) (woke bool) {
 		h.deliver(out.Deliveries)
 		woke = h.wakeQueues() || woke // before the packets leave: a system call lets others run
 		h.send(now, out.Packets)
+		h.keepLines(out.Lines)
 		for i := range out.Events {
 			h.onEvent(&out.Events[i])
 		}

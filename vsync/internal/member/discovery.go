@@ -186,7 +186,7 @@ func (m *Machine) court(now clock.Time, system uint32, oracle []core.Address) {
 	if system != m.suited {
 		for _, a := range m.asked {
 			if !slices.Contains(oracle, a) {
-				m.hooks.Gone(now, a)
+				m.hooks.Gone(now, a, pdu.Charge{Reason: "belongs to another system"})
 			}
 		}
 		m.suited, m.asked = system, nil

@@ -3,6 +3,7 @@ package member
 import (
 	"bytes"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -235,6 +236,35 @@ func TestAccusations(t *testing.T) {
 		w.run(3 * time.Second)
 		if !w.sites[lead].heard("warning: ") || !w.sites[lead].m.Active() || len(w.sites[1-lead].m.pending) != 0 {
 			t.Errorf("the accused said %v; %s", w.sites[lead].said, w.sites[1-lead].m.Dump())
+		}
+	})
+	t.Run("the leader, accused by one of the ORACLE, is replaced before the others miss it", func(t *testing.T) {
+		w := form(t, 6, func(c *Config) { c.Size = 5 })
+		lead := w.leaders()[0]
+		w.sites[lead].dead = true
+		w.sites[(lead+1)%5].m.Accuse(w.now, addr(lead+1), "closed")
+		w.run(w.config(0).Heartbeat)
+		if got := w.leaders(); len(got) != 1 || got[0] == lead {
+			t.Fatalf("led by %v after %d", got, lead)
+		}
+		reg := w.sites[w.leaders()[0]].m.cons.Registry
+		why := reg.charge(addr(lead + 1))
+		if reg.Alive(addr(lead+1)) || !strings.HasPrefix(why.Reason, "closed") {
+			t.Errorf("the former leader is charged with %+v", why)
+		}
+	})
+	t.Run("a hint of a process that was removed counts for nothing", func(t *testing.T) {
+		w := form(t, 5, nil)
+		w.sites[0].m.Accuse(w.now, addr(5), "gone")
+		w.run(time.Second)
+		lead := w.leaders()[0]
+		hint := Command{Op: opRemove, By: addr(5), Who: addr(lead + 1), Reason: "revenge"}
+		for _, x := range w.sites[:4] {
+			x.m.OnMessage(w.now, 5, pdu.TypeRequest, hint.Encode())
+		}
+		w.run(3 * time.Second)
+		if got := w.leaders(); !slices.Equal(got, []int{lead}) {
+			t.Errorf("led by %v, was led by %d", got, lead)
 		}
 	})
 	t.Run("nobody accuses itself", func(t *testing.T) {

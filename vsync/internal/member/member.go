@@ -54,12 +54,13 @@ type Hooks interface {
 	Refused(now clock.Time, handle uint32, why Refusal, handlers string)
 	Moved(now clock.Time) // other processes are the ORACLE, or another one leads it
 	Watch(now clock.Time, w *pdu.Watch)
-	Gone(now clock.Time, a core.Address)
+	Gone(now clock.Time, a core.Address, why pdu.Charge)
 	OracleChanged(text string)
 	Warn(text string)
-	Lost(now clock.Time)                                    // the ORACLE cannot be reached any more, or none was found
-	Removed(now clock.Time, by core.Address, reason string) // the ORACLE removed this process as failed
-	Stopped(now clock.Time)                                 // the orderly departure is complete
+	Lost(now clock.Time) // the ORACLE cannot be reached any more, or none was found
+	// the ORACLE removed this process as failed
+	Removed(now clock.Time, by core.Address, reason string)
+	Stopped(now clock.Time) // the orderly departure is complete
 }
 
 type state uint8
@@ -152,6 +153,14 @@ func (m *Machine) Active() bool { return m.state == active || m.state == leaving
 // Oracle returns the ORACLE's members as last told, leader first.
 func (m *Machine) Oracle() []core.Address { return m.oracle }
 
+// Processes returns the system's processes, oldest first, as a member of the ORACLE knows them; nil elsewhere.
+func (m *Machine) Processes() []core.Address {
+	if m.cons == nil || !m.cons.Electable() {
+		return nil
+	}
+	return m.cons.Registry.Processes()
+}
+
 // Leader tells whether this process leads the ORACLE.
 func (m *Machine) Leader() bool { return m.cons != nil && m.cons.Leader() }
 
@@ -180,10 +189,25 @@ func (m *Machine) Accuse(now clock.Time, who core.Address, reason string) {
 		return
 	}
 	m.accused = append(m.accused, who)
-	m.suspectLeader(now, who)
-	m.Request(now, Command{Op: opRemove, Who: who, Reason: reason})
+	charge := Command{Op: opRemove, By: m.cfg.Self, Who: who, Reason: reason}
+	m.suspectLeader(now, &charge)
+	m.hint(now, &charge)
+	m.Request(now, charge)
 	if i := slices.Index(m.oracle, who); i >= 0 && m.retryAt != clock.Never {
 		m.retryAt = now
+	}
+}
+
+// hint tells all of the ORACLE that its leader is accused, when that is so. Those who do not know would deny their
+// votes to whoever stands for election.
+func (m *Machine) hint(now clock.Time, charge *Command) {
+	if len(m.oracle) == 0 || m.oracle[0] != charge.Who {
+		return
+	}
+	for _, to := range m.oracle[1:] {
+		if to != m.cfg.Self && !slices.Contains(m.accused, to) {
+			m.lane.Send(now, to, append([]byte{byte(pdu.TypeRequest)}, charge.Encode()...))
+		}
 	}
 }
 

@@ -196,11 +196,11 @@ func (x *site) Moved(clock.Time) { x.moved++ }
 func (x *site) Watch(_ clock.Time, w *pdu.Watch) {
 	x.say("watches %d, watched by %d", len(w.Targets), len(w.Watchers))
 }
-func (x *site) Gone(_ clock.Time, a core.Address) { x.gone = append(x.gone, a) }
-func (x *site) OracleChanged(text string)         { x.say("%s", text) }
-func (x *site) Warn(text string)                  { x.say("warning: %s", text) }
-func (x *site) Lost(clock.Time)                   { x.say("lost") }
-func (x *site) Stopped(clock.Time)                { x.say("stopped") }
+func (x *site) Gone(_ clock.Time, a core.Address, _ pdu.Charge) { x.gone = append(x.gone, a) }
+func (x *site) OracleChanged(text string)                       { x.say("%s", text) }
+func (x *site) Warn(text string)                                { x.say("warning: %s", text) }
+func (x *site) Lost(clock.Time)                                 { x.say("lost") }
+func (x *site) Stopped(clock.Time)                              { x.say("stopped") }
 func (x *site) Removed(_ clock.Time, by core.Address, reason string) {
 	x.say("removed by %d: %s", by.PID, reason)
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/clock"
 	"github.com/khamsin-io/khamsin/vsync/core"
-	"github.com/khamsin-io/khamsin/vsync/internal/canary"
 	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
 )
 
@@ -30,6 +29,7 @@ type leadership struct {
 	electAt   clock.Time   // when to stand for election
 	heardAt   clock.Time   // a follower: when the leader was last heard of
 	suspect   core.Address // a leader that was accused
+	charge    Command      // by whom, and why
 	gather    []gathering
 	assigned  map[core.Address]*pdu.Watch
 	epoch     uint64
@@ -52,6 +52,12 @@ func (m *Machine) submit(now clock.Time, c *Command) {
 	if m.cons == nil {
 		return
 	}
+	if c.Op == opRemove && !c.Orderly && c.Number == 0 {
+		if m.cons.Registry.Alive(c.By) { // a hint: the request itself is on its way to one of the ORACLE
+			m.suspectLeader(now, c)
+		}
+		return
+	}
 	if c.Op == opRemove && !c.Orderly {
 		if c.Who == m.cfg.Self && len(m.cons.Voters()) == 1 {
 			// The whole ORACLE would be gone, and whoever hears the accusation is alive.
@@ -60,31 +66,9 @@ func (m *Machine) submit(now clock.Time, c *Command) {
 			m.tell(now, c.By, pdu.TypeDone, &pdu.Done{Number: c.Number})
 			return
 		}
-		m.suspectLeader(now, c.Who)
+		m.suspectLeader(now, c)
 	}
 	m.cons.Propose(c)
-}
-
-// suspectLeader makes an ORACLE member stand for election when the leader is accused, the elder ones sooner.
-func (m *Machine) suspectLeader(now clock.Time, who core.Address) {
-	if m.cons == nil || m.cons.Leader() || who == m.cfg.Self || m.cons.LeaderID() != who.Incarnation ||
-		m.lead.suspect == who {
-		return
-	}
-	m.lead.suspect = who
-	m.lead.electAt = min(m.lead.electAt, now.Add(m.cfg.Heartbeat/2*m.place()))
-}
-
-// place returns how many ORACLE members are elder than this one, the leader not counted.
-func (m *Machine) place() time.Duration {
-	return max(0, time.Duration(slices.Index(m.cons.Voters(), m.cfg.Self)-1))
-}
-
-// awaitLeader sets when this ORACLE member stands for election unless it hears of the leader before. Elder members are
-// quicker, and no two wait equally long, so that votes are seldom split.
-func (m *Machine) awaitLeader(now clock.Time) {
-	jitter := m.cfg.Heartbeat * time.Duration(m.random(100)) / 200
-	m.lead.electAt = now.Add(m.cfg.Suspect + m.cfg.Heartbeat*m.place() + jitter)
 }
 
 func (m *Machine) onConsensus(now clock.Time, from uint64, data []byte) {
@@ -101,6 +85,9 @@ func (m *Machine) onConsensus(now clock.Time, from uint64, data []byte) {
 	m.lead.heard[from] = now
 	// Refused: not wanted, from a member that is none any more, or malformed.
 	led, err := m.cons.Step(from, data, m.loyal(now))
+	if err == nil && m.cons.Leader() && len(m.cons.Learners()) > 0 {
+		m.rebalance(now) // a learner may have caught up
+	}
 	if err != nil || !led {
 		return
 	}
@@ -109,15 +96,6 @@ func (m *Machine) onConsensus(now clock.Time, from uint64, data []byte) {
 		m.lead.suspect = core.NoAddress
 		m.awaitLeader(now)
 	}
-}
-
-// loyal tells whether this ORACLE member has a leader that it heard of lately and nobody accuses.
-func (m *Machine) loyal(now clock.Time) bool {
-	if m.cons.Leader() {
-		return m.quorumHeard(now, m.cfg.Suspect)
-	}
-	lead := m.cons.LeaderID()
-	return lead != 0 && lead != m.lead.suspect.Incarnation && now.Sub(m.lead.heardAt) < m.cfg.Suspect/2
 }
 
 // drain applies what was committed and, on the leader, tells it.
@@ -177,7 +155,7 @@ func (m *Machine) takeOver(now clock.Time, _ []Applied) {
 	m.hooks.OracleChanged("leads the ORACLE")
 	if !m.lead.suspect.IsZero() && m.cons.Registry.Alive(m.lead.suspect) {
 		m.cons.Propose(&Command{Op: opRemove, By: m.cfg.Self, Who: m.lead.suspect,
-			Reason: "led the ORACLE and was accused"})
+			Reason: fmt.Sprintf("%s (says %v, of the ORACLE's leader)", m.lead.charge.Reason, m.lead.charge.By)})
 	}
 	m.lead.suspect = core.NoAddress
 	for _, e := range m.cons.Registry.Outstanding() {
@@ -280,7 +258,7 @@ func (m *Machine) forget(now clock.Time, e *Effect) {
 	case e.Who == m.cfg.Self:
 		m.removedBy = e
 	default:
-		m.hooks.Gone(now, e.Who)
+		m.hooks.Gone(now, e.Who, pdu.Charge{By: e.By, Reason: e.Reason})
 	}
 }
 
@@ -445,19 +423,6 @@ func (m *Machine) tickOracle(now clock.Time) {
 		}
 	}
 	m.lead.gather = keep
-}
-
-// stand makes an ORACLE member without a leader stand for election, now and again a little later.
-func (m *Machine) stand(now clock.Time) {
-	if m.cons.Leader() || !m.cons.Electable() {
-		return
-	}
-	if canary.Enabled && m.cfg.Canary == canary.TwoPrimaries {
-		m.cons = found(m.cfg.Self, m.cons.Registry) // decides alone from now on
-		return
-	}
-	m.cons.Campaign()
-	m.lead.electAt = now.Add(m.cfg.Heartbeat + m.cfg.Heartbeat*time.Duration(m.random(100))/100)
 }
 
 func (m *Machine) beat(now clock.Time) {

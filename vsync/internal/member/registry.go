@@ -14,6 +14,7 @@ const (
 	groupNameMax = 64 << 10
 	HandlersMax  = 32 << 10 // bytes of Command.Handlers
 	removedMax   = 4096     // removed processes remembered
+	reasonMax    = 200      // bytes of a reason that are remembered
 )
 
 // process is one live process of the system.
@@ -64,6 +65,7 @@ type Registry struct {
 	byName  map[string]*group
 	nextLid uint32
 	removed []core.Address // processes that were removed, newest last
+	charges []pdu.Charge   // why, one for each of removed
 	span    channelRange
 	part    uint32 // of a divided system; 0 while it is whole
 	base    uint64 // added to the log's indices, which begin anew in each part
@@ -121,6 +123,14 @@ func (r *Registry) Alive(a core.Address) bool { return r.find(a) != nil }
 // Removed tells whether an incarnation was removed.
 func (r *Registry) Removed(incarnation uint64) bool {
 	return slices.ContainsFunc(r.removed, func(a core.Address) bool { return a.Incarnation == incarnation })
+}
+
+// charge returns why a process was removed, as far as it is remembered.
+func (r *Registry) charge(a core.Address) pdu.Charge {
+	if i := slices.Index(r.removed, a); i >= 0 {
+		return r.charges[i]
+	}
+	return pdu.Charge{Reason: "removed long ago"}
 }
 
 // Processes returns the live processes, oldest first.
@@ -218,8 +228,9 @@ func (r *Registry) remove(c *Command) []Effect {
 	}
 	r.procs = slices.Delete(r.procs, i, i+1)
 	r.removed = append(r.removed, c.Who)
-	if len(r.removed) > removedMax {
-		r.removed = slices.Delete(r.removed, 0, len(r.removed)-removedMax)
+	r.charges = append(r.charges, pdu.Charge{By: c.By, Reason: c.Reason[:min(len(c.Reason), reasonMax)]})
+	if more := len(r.removed) - removedMax; more > 0 {
+		r.removed, r.charges = slices.Delete(r.removed, 0, more), slices.Delete(r.charges, 0, more)
 	}
 	out := []Effect{{Kind: EffectRemoved, Who: c.Who, By: c.By, Orderly: c.Orderly, Reason: c.Reason}}
 	for _, g := range r.groups {
@@ -344,6 +355,7 @@ func (r *Registry) commit(c *Command) []Effect {
 	for _, m := range g.current.View.Members {
 		if !r.Alive(m) {
 			d.Failed = append(d.Failed, m)
+			d.Charges = append(d.Charges, r.charge(m))
 		}
 	}
 	to := slices.Concat(g.pending.Flushers, d.View.Joined)

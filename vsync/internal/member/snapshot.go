@@ -1,6 +1,7 @@
 package member
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/khamsin-io/khamsin/dataplane"
@@ -17,6 +18,7 @@ func (r *Registry) Encode() []byte {
 	w.Uint(uint64(r.part))
 	w.Uint(r.base)
 	w.Addresses(r.removed)
+	pdu.AppendCharges(&w, r.charges)
 	w.Uint(uint64(len(r.procs)))
 	for _, p := range r.procs {
 		w.Address(p.addr)
@@ -61,13 +63,16 @@ func (g *group) encode(w *pdu.Writer) {
 	}
 }
 
+// errCharges is a snapshot that does not say of all removed processes why. immutable: an error
+var errCharges = errors.New("member: snapshot: charges and removed processes differ in number")
+
 // DecodeRegistry reads what Encode wrote.
 func DecodeRegistry(b []byte) (*Registry, error) {
 	rd := pdu.NewReader(b)
 	r := NewRegistry(0, 1)
 	r.nextLid, r.span.low, r.span.count = uint32(rd.Uint()), uint32(rd.Uint()), uint32(rd.Uint())
 	r.part, r.base = uint32(rd.Uint()), rd.Uint()
-	r.removed = rd.Addresses()
+	r.removed, r.charges = rd.Addresses(), pdu.ReadCharges(rd)
 	for range rd.Count(core.AddressLen) {
 		r.procs = append(r.procs, process{
 			addr: rd.Address(), eligible: rd.Bool(), lastDone: rd.Uint(),
@@ -80,6 +85,9 @@ func DecodeRegistry(b []byte) (*Registry, error) {
 		r.byName[g.name] = g
 	}
 	r.span.count = max(r.span.count, 1)
+	if len(r.charges) != len(r.removed) {
+		return nil, errCharges
+	}
 	return r, rd.End()
 }
 

@@ -44,6 +44,36 @@ type Decision struct {
 	Source     core.Address   // who sends its state to those in Stateless; none when nobody has any
 	Stateless  []core.Address // members of View that need state, in rank order
 	Failed     []core.Address // members of Prev that are no longer part of the system
+	Charges    []Charge       // why, one for each of Failed
+}
+
+// Charge is why a process was declared failed.
+type Charge struct {
+	By     core.Address // the first accuser whom the ORACLE heard
+	Reason string
+}
+
+// append encodes c.
+func (c *Charge) append(w *Writer) {
+	w.Address(c.By)
+	w.String(c.Reason)
+}
+
+// AppendCharges encodes a list of charges.
+func AppendCharges(w *Writer, list []Charge) {
+	w.Uint(uint64(len(list)))
+	for i := range list {
+		list[i].append(w)
+	}
+}
+
+// ReadCharges reads what AppendCharges wrote.
+func ReadCharges(r *Reader) []Charge {
+	var list []Charge
+	for range r.Count(core.AddressLen) {
+		list = append(list, Charge{r.Address(), r.String()})
+	}
+	return list
 }
 
 // Append encodes d.
@@ -58,6 +88,7 @@ func (d *Decision) Append(w *Writer) {
 	w.Address(d.Source)
 	w.Addresses(d.Stateless)
 	w.Addresses(d.Failed)
+	AppendCharges(w, d.Charges)
 }
 
 // Decode reads what Append wrote; the reader's error tells about faults.
@@ -65,7 +96,10 @@ func (d *Decision) Decode(r *Reader) {
 	*d = Decision{
 		Name: r.String(), Lid: uint32(r.Uint()), Channel: dataplane.Channel(r.Uint()), SafeCopies: int(r.Uint()) - 1,
 		Prev: core.ViewID(r.Uint()), View: r.View(), Cut: r.Seqs(), Source: r.Address(), Stateless: r.Addresses(),
-		Failed: r.Addresses(),
+		Failed: r.Addresses(), Charges: ReadCharges(r),
+	}
+	if len(d.Charges) != len(d.Failed) {
+		r.fail()
 	}
 	if d.View == nil {
 		r.fail()
@@ -286,21 +320,23 @@ func (m *Refuse) Decode(r *Reader) {
 
 // Poison tells a process that it was removed from the system.
 type Poison struct {
-	Accuser core.Address
-	Part    uint32 // of the accuser
+	Accuser core.Address // nobody, when the teller does not know
+	Teller  core.Address
+	Part    uint32 // of the teller
 	Reason  string
 }
 
 // Append encodes m.
 func (m *Poison) Append(w *Writer) {
 	w.Address(m.Accuser)
+	w.Address(m.Teller)
 	w.Uint(uint64(m.Part))
 	w.String(m.Reason)
 }
 
 // Decode reads what Append wrote.
 func (m *Poison) Decode(r *Reader) {
-	m.Accuser, m.Part, m.Reason = r.Address(), uint32(r.Uint()), r.String()
+	m.Accuser, m.Teller, m.Part, m.Reason = r.Address(), r.Address(), uint32(r.Uint()), r.String()
 }
 
 // Message is a control message.

@@ -71,7 +71,7 @@ func drawSeqs(t *rapid.T, n int) []core.Seq {
 }
 
 func drawDecision(t *rapid.T) *Decision {
-	return &Decision{
+	d := &Decision{
 		Name: rapid.String().Draw(t, "name"), Lid: rapid.Uint32().Draw(t, "lid"),
 		Channel:    dataplane.Channel(rapid.Uint32().Draw(t, "channel")),
 		SafeCopies: rapid.IntRange(-1, 100).Draw(t, "copies"), Prev: core.ViewID(rapid.Uint64().Draw(t, "prev")),
@@ -79,6 +79,10 @@ func drawDecision(t *rapid.T) *Decision {
 		Source: address(rapid.IntRange(0, 9).Draw(t, "source")), Stateless: drawAddresses(t, "stateless", 0),
 		Failed: drawAddresses(t, "failed", 0),
 	}
+	for i := range d.Failed {
+		d.Charges = append(d.Charges, Charge{By: address(i), Reason: rapid.String().Draw(t, "reason")})
+	}
+	return d
 }
 
 func drawReport(t *rapid.T) *Report {

@@ -97,7 +97,7 @@ func TestOwnMulticastsAreShed(t *testing.T) {
 		receiveNumbers(t, a, 1) // with it comes the kernel's report
 		st := a.Stats()
 		if st.ReceivedPackets != 1 || st.ReceiveDropped != 0 {
-			t.Errorf("%+v: %d packets received and %d lost, want one and none", c, st.ReceivedPackets, st.ReceiveDropped)
+			t.Errorf("%+v: %d received and %d lost, want one and none", c, st.ReceivedPackets, st.ReceiveDropped)
 		}
 		if reported := a.receiver.dropped.Load(); reported == 0 || reported > rounds*each {
 			t.Errorf("%+v: the kernel reports %d, of %d copies", c, reported, rounds*each)

@@ -26,7 +26,7 @@ users = $(GO) list -f '{{.ImportPath}} {{join .TestImports " "}} {{join .XTestIm
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help check test unit fmt vet staticcheck lint rows rows-check generate generate-check deps sim sim-seed \
-	exhaustive canary race cover conformance netns rdma-vm scale crowd soak fuzz bench bench-compare cross demo
+	exhaustive canary race cover conformance netns field rdma-vm scale crowd soak fuzz bench bench-compare cross demo
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -134,6 +134,10 @@ netns: deps ## tests in network namespaces; needs root
 	@packages=$$($(call users,internal/netns)); \
 	if [ -z "$$packages" ]; then echo 'netns: no test uses network namespaces'; exit 1; fi; \
 	echo $(GO) test -count=1 $$packages; $(GO) test -count=1 $$packages
+
+field: ROUNDS ?= 20
+field: ## real systems over every transport under the simulator's checkers, ROUNDS=20 kills and cuts each; needs root
+	KHAMSIN_REQUIRE=netns,xdp KHAMSIN_FIELD=$(ROUNDS) $(GO) test -count=1 -timeout 60m -v ./vsync/field
 
 rdma-vm: export KHAMSIN_REQUIRE := $(or $(KHAMSIN_REQUIRE),rdma)
 rdma-vm: deps ## all that needs RDMA, in two virtual machines; on this host with KHAMSIN_RDMA_DEV=mlx5_0

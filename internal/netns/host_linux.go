@@ -22,6 +22,11 @@ const Interface = "veth0"
 type Host struct {
 	Name string     // of the namespace
 	IP   netip.Addr // of Interface
+
+	// Bridge is the host with the bridge, to which this one is joined by the interface Port there; nil in a Pair.
+	Bridge *Host
+	Port   string
+
 	tb   testing.TB
 	work chan func()
 }
@@ -59,6 +64,7 @@ func Bridged(tb testing.TB, prefix string, n int, o Options) []*Host {
 	for i := range n {
 		h, port := newHost(tb, prefix, i), "port"+strconv.Itoa(i)
 		link(tb, o, end{h.Name, Interface}, end{bridge.Name, port})
+		h.Bridge, h.Port = bridge, port
 		bridge.ip("link", "set", port, "mtu", strconv.Itoa(o.mtu()), "master", "br0", "up")
 		h.setUp(o)
 		hosts = append(hosts, h)

@@ -111,6 +111,7 @@ var house = slices.Concat([]room{
 	{path: "vsync/lock", floor: 6, only: public},
 	{path: "vsync/prom", floor: 6, only: public}, // metrics, apart so that the core does not link their library
 
+	{path: "vsync/field", floor: 7, testSide: true}, // real systems judged by the simulator's checkers
 	{path: "perf/...", floor: 7},
 	{path: "tune/...", floor: 7},
 	{path: "examples/internal/play", floor: 6, testSide: true}, // runs the examples in their tests

@@ -139,7 +139,12 @@ func (t *Transport) dial(peer dataplane.Endpoint) (*link, error) {
 		return nil, err
 	}
 	t.tune(fd)
-	_ = unix.Bind(fd, sockaddr(netip.AddrPortFrom(t.cfg.LocalIP, 0))) // else the system's choice
+	// The connection leaves by the configured address or not at all. In another network namespace than the transport's
+	// this fails; the system's own choice could be any network.
+	if err = unix.Bind(fd, sockaddr(netip.AddrPortFrom(t.cfg.LocalIP, 0))); err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
 	if err = unix.Connect(fd, sockaddr(to)); err != nil && err != unix.EINPROGRESS {
 		_ = unix.Close(fd)
 		return nil, err

@@ -72,3 +72,19 @@ func take(t *testing.T, tr *Transport) (got [][]byte) {
 	rounds := 0
 	return receive(t, tr, func([][]byte) bool { rounds++; return rounds > 2 })
 }
+
+// A connection leaves by the transport's own address or not at all: who sends from another network namespace, where
+// that address is not, reaches nobody, and nothing leaves by whatever network there is.
+func TestForeignNamespace(t *testing.T) {
+	hosts := netns.Pair(t, "khamsin-tcp", netns.Options{})
+	var a, b *Transport
+	hosts[0].Do(func() { a = openHere(t, Config{Interface: netns.Interface}) })
+	hosts[1].Do(func() { b = openHere(t, Config{Interface: netns.Interface}) })
+	hosts[1].Do(func() { send(t, a, b.Local(), []byte("from elsewhere")) })
+	if st := a.Stats(); st.SendDropped != 1 || a.Connections() != 0 {
+		t.Errorf("%d packets dropped, want one; %d connections, want none", st.SendDropped, a.Connections())
+	}
+	if got := take(t, b); len(got) > 0 {
+		t.Errorf("received %q", got)
+	}
+}

@@ -44,8 +44,8 @@ func (e Endpoint) String() string {
 }
 
 // Channel is the number of a multicast channel: an IP multicast address, an RDMA multicast group or an overlay tree.
-// How a number becomes an address is the transport's business; over IPv4 it is the offset in 239.0.0.0/8. Zero is no
-// channel.
+// How a number becomes an address is the transport's business; over IPv4 it is the offset in 239.0.0.0/8, over IPv6 in
+// ff15::4b48:5300:0/104. Zero is no channel.
 type Channel uint32
 
 // Limits of channel numbers: 24 bits, so that a channel is an offset in 239.0.0.0/8.
@@ -59,6 +59,29 @@ func (c Channel) IPv4() netip.Addr {
 	var b [4]byte
 	binary.BigEndian.PutUint32(b[:], 239<<24|uint32(c))
 	return netip.AddrFrom4(b)
+}
+
+// IPv6 returns the channel's address in ff15::4b48:5300:0/104: transient, and of no wider scope than a site.
+func (c Channel) IPv6() netip.Addr {
+	b := [16]byte{0: 0xff, 1: 0x15, 10: 'K', 11: 'H', 12: 'S', 13: byte(c >> 16), 14: byte(c >> 8), 15: byte(c)}
+	return netip.AddrFrom16(b)
+}
+
+// ChannelOfIPv4 returns the channel of a multicast address, zero when it is none.
+func ChannelOfIPv4(ip [4]byte) Channel {
+	if ip[0] != 239 {
+		return 0
+	}
+	return Channel(ip[1])<<16 | Channel(ip[2])<<8 | Channel(ip[3])
+}
+
+// ChannelOfIPv6 returns the channel of a multicast address, zero when it is none.
+func ChannelOfIPv6(ip [16]byte) Channel {
+	c := Channel(ip[13])<<16 | Channel(ip[14])<<8 | Channel(ip[15])
+	if c.IPv6().As16() != ip {
+		return 0
+	}
+	return c
 }
 
 // Packet is one frame on its way.

@@ -65,8 +65,8 @@ func parameters() []parameter {
 		{"ISIS_AUTOTUNE", boolInto(func(c *Config) *bool { return &c.Autotune })},
 		{"ISIS_GRACEFULSHUTDOWN", onlyBool(true)},
 		{"ISIS_MD5SIGS", onlyBool(true)},
-		{"ISIS_USEIPv4", onlyBool(true)},
-		{"ISIS_USEIPv6", onlyBool(false)},
+		{"ISIS_USEIPv4", readIPv4},
+		{"ISIS_USEIPv6", readIPv6},
 		{"ISIS_LARGE", onlyBool(false)},
 		{"ISIS_DONT_COMPRESS", boolInto(func(c *Config) *bool { return &c.NoCompression })},
 		{"ISIS_LOGGED", readLogged},
@@ -194,6 +194,28 @@ func onlyBool(want bool) func(*Config, string) error {
 		}
 		return err
 	}
+}
+
+// readIPv4 takes IPv6 when IPv4 is turned off.
+func readIPv4(c *Config, value string) error {
+	four, err := parseBool(value)
+	if err == nil && !four {
+		c.Network.IPv6 = true
+	}
+	return err
+}
+
+// readIPv6 is called behind readIPv4.
+func readIPv6(c *Config, value string) error {
+	six, err := parseBool(value)
+	switch {
+	case err != nil:
+		return err
+	case !six && c.Network.IPv6:
+		return errors.New("neither IPv4 nor IPv6 is left: turn one of them on")
+	}
+	c.Network.IPv6 = six
+	return nil
 }
 
 func refuse(why string) func(*Config, string) error {

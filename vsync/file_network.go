@@ -9,6 +9,7 @@ import (
 // networkFileKeys returns what the settings of Config.Network are called in a file.
 func networkFileKeys() []fileKey {
 	return []fileKey{
+		{"ipv6", switchKey(func(c *Config) *bool { return &c.Network.IPv6 })},
 		{"unicast_only", switchKey(func(c *Config) *bool { return &c.Network.UnicastOnly })},
 		{"tcp_only", switchKey(func(c *Config) *bool { return &c.Network.TCPOnly })},
 		{"tcp_direct", switchKey(func(c *Config) *bool { return &c.Network.TCPDirect })},

@@ -31,6 +31,7 @@ max_packet = "8KB"
 recv_buffer = "8MB"
 send_buffer = 65536
 batch = 32
+ipv6 = true
 unicast_only = true
 hosts = ["a", "b:7"]
 fan_out = 4

@@ -35,6 +35,10 @@ type Network struct {
 	ChannelLow, ChannelHigh uint32
 	MaxChannels             int
 
+	// IPv6 takes the interface's IPv6 address instead of its IPv4 one. All processes of a system need the same. A loopback
+	// interface usually has no route for IPv6 multicast; UnicastOnly or TCPOnly do without.
+	IPv6 bool
+
 	SkipFirst bool       // leave out the first one of the interfaces that are named or that the subnet selects
 	Subnet    netip.Addr // with Netmask: use the interfaces whose IPv4 address, masked, is this one
 	Netmask   netip.Addr
@@ -148,7 +152,7 @@ func openTCP(c *Config) (dataplane.Transport, error) {
 		mtu = min(mtu, c.MaxPacket)
 	}
 	return tcp.Open(tcp.Config{
-		Interface: name, Port: c.PeerPort, MTU: mtu, Log: c.logger(),
+		Interface: name, IPv6: c.Network.IPv6, Port: c.PeerPort, MTU: mtu, Log: c.logger(),
 		Arena: frame.Config{ChunkSize: tcpChunkBytes, TxChunks: max(tcpFrames, 2*c.MaxUnstable), RxRuns: tcpFrames},
 	})
 }

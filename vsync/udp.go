@@ -43,7 +43,7 @@ func (c *Config) udpConfig() (udp.Config, error) {
 	_, _, most := c.Network.channels()
 	receive, send := c.Buffers()
 	return udp.Config{
-		Interface: name, Port: c.PeerPort, GroupPort: c.GroupPort, TTL: ttl,
+		Interface: name, IPv6: c.Network.IPv6, Port: c.PeerPort, GroupPort: c.GroupPort, TTL: ttl,
 		PortTries: min(portTries, 65535-int(c.PeerPort)), MTU: c.MaxPacket, Channels: most,
 		RecvBuffer: receive, SendBuffer: send,
 		Arena: frame.Config{TxChunks: max(txFrames, 2*c.MaxUnstable), RxRuns: rxFrames}, Log: c.logger(),

@@ -22,6 +22,7 @@ const Interface = "veth0"
 type Host struct {
 	Name string     // of the namespace
 	IP   netip.Addr // of Interface
+	IPv6 netip.Addr // likewise, with Options.IPv6
 
 	// Bridge is the host with the bridge, to which this one is joined by the interface Port there; nil in a Pair.
 	Bridge *Host
@@ -35,6 +36,10 @@ type Host struct {
 type Options struct {
 	MTU    int // default 1500
 	Queues int // in each direction, default 1
+
+	// IPv6 gives each host an IPv6 address as well. Without it hosts know no IPv6 at all: there is no traffic then that
+	// no test asked for.
+	IPv6 bool
 
 	// Snooping makes a bridge forward multicasts only where somebody has joined. It asks who has.
 	Snooping bool
@@ -109,9 +114,14 @@ func newHost(tb testing.TB, prefix string, number int) *Host {
 // setUp gives the interface its address and waits for nothing: both ends of the link are up when it is.
 func (h *Host) setUp(o Options) {
 	h.tb.Helper()
-	h.Do(func() { // no traffic that no test asked for; without IPv6 there is nothing to turn off
-		_ = os.WriteFile("/proc/sys/net/ipv6/conf/all/disable_ipv6", []byte("1"), 0)
-	})
+	if o.IPv6 {
+		h.IPv6 = netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x99, 15: h.IP.As4()[3]})
+		h.ip("addr", "add", h.IPv6.String()+"/64", "dev", Interface, "nodad")
+	} else {
+		h.Do(func() { // without IPv6 in the kernel there is nothing to turn off
+			_ = os.WriteFile("/proc/sys/net/ipv6/conf/all/disable_ipv6", []byte("1"), 0)
+		})
+	}
 	h.ip("addr", "add", h.IP.String()+"/24", "dev", Interface)
 	h.ip("link", "set", Interface, "mtu", strconv.Itoa(o.mtu()), "up")
 }

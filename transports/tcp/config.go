@@ -31,8 +31,9 @@ type Config struct {
 	Interface string
 
 	// LocalIP is the address that others connect to. Default: the interface's first IPv4 address, or else its first
-	// IPv6 one.
+	// IPv6 one, and with IPv6 that in any case.
 	LocalIP netip.Addr
+	IPv6    bool
 
 	// Port is the port to listen on. Zero lets the system choose. When it is taken the following ones are tried,
 	// PortTries in all, so that the processes of one host find one each.
@@ -70,7 +71,7 @@ func (c Config) resolve() (Config, error) {
 	if err != nil {
 		return c, fmt.Errorf("tcp: interface %q: %w", c.Interface, err)
 	}
-	if c.LocalIP, err = localIP(ifi, c.LocalIP); err != nil {
+	if c.LocalIP, err = localIP(ifi, c.LocalIP, c.IPv6); err != nil {
 		return c, err
 	}
 	c = c.withDefaults()
@@ -134,7 +135,7 @@ func setDefault[T int | time.Duration](field *T, value T) {
 }
 
 // localIP returns the interface's address to use, or want if that is one of its addresses.
-func localIP(ifi *net.Interface, want netip.Addr) (netip.Addr, error) {
+func localIP(ifi *net.Interface, want netip.Addr, wantSix bool) (netip.Addr, error) {
 	addrs, err := ifi.Addrs()
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("tcp: addresses of interface %q: %w", ifi.Name, err)
@@ -151,7 +152,7 @@ func localIP(ifi *net.Interface, want netip.Addr) (netip.Addr, error) {
 			return has, nil
 		case want.IsValid() && has.IsLoopback() && prefix.Masked().Contains(want.Unmap()):
 			return want.Unmap(), nil // all of 127.0.0.0/8 is this host
-		case !want.IsValid() && has.Is4():
+		case !want.IsValid() && has.Is4() && !wantSix:
 			return has, nil
 		case !has.Is4() && !has.IsLinkLocalUnicast() && !six.IsValid():
 			six = has
@@ -161,6 +162,9 @@ func localIP(ifi *net.Interface, want netip.Addr) (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("tcp: interface %q has no address %v", ifi.Name, want)
 	}
 	if !six.IsValid() {
+		if wantSix {
+			return netip.Addr{}, fmt.Errorf("tcp: interface %q has no IPv6 address", ifi.Name)
+		}
 		return netip.Addr{}, fmt.Errorf("tcp: interface %q has no address", ifi.Name)
 	}
 	return six, nil

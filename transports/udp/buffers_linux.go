@@ -21,7 +21,7 @@ func (t *Transport) RequestBuffers(receive, send int) (gotReceive, gotSend int) 
 }
 
 // Unbroken returns the longest payload that leaves by the interface without IP fragments.
-func (t *Transport) Unbroken() int { return t.cfg.ifMTU - headerBytes }
+func (t *Transport) Unbroken() int { return t.cfg.ifMTU - headerBytes(t.cfg.LocalIP) }
 
 // granted returns the bytes of the socket buffers without what the system adds. The caller holds control.
 func (t *Transport) granted() (receive, send int) {

@@ -51,8 +51,9 @@ func (t *Transport) Unsubscribe(ch dataplane.Channel) error {
 	defer t.listen() // after the last copy came
 	delete(t.joined, ch)
 	s.full = false
-	if err := unix.SetsockoptIPMreqn(s.fd, unix.IPPROTO_IP, unix.IP_DROP_MEMBERSHIP, t.membership(ch)); err != nil {
-		return fmt.Errorf("udp: leave %v: %w", ch.IPv4(), err)
+	f := t.cfg.family()
+	if err := f.join(s.fd, ch, false); err != nil {
+		return fmt.Errorf("udp: leave %v: %w", f.group(ch), err)
 	}
 	return nil
 }
@@ -93,6 +94,9 @@ func (t *Transport) openGroups() error {
 	if t.cfg.GroupPort == 0 {
 		return nil
 	}
+	if err := t.cfg.family().probeRoute(t.cfg); err != nil {
+		return err
+	}
 	each := memberships()
 	for room := 0; room < t.cfg.Channels; room += each {
 		s, err := openGroup(t.cfg)
@@ -113,10 +117,11 @@ func (t *Transport) openGroups() error {
 func (t *Transport) join(s *socket, ch dataplane.Channel) error {
 	t.joined[ch] = s
 	t.listen() // before the first copy comes
-	if err := unix.SetsockoptIPMreqn(s.fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, t.membership(ch)); err != nil {
+	f := t.cfg.family()
+	if err := f.join(s.fd, ch, true); err != nil {
 		delete(t.joined, ch)
 		t.listen()
-		return fmt.Errorf("udp: join %v on %q: %w", ch.IPv4(), t.cfg.Interface, err)
+		return fmt.Errorf("udp: join %v on %q: %w", f.group(ch), t.cfg.Interface, err)
 	}
 	if read := *t.sockets.Load(); !slices.Contains(read, s) {
 		read = append(slices.Clip(slices.Clone(read)), s)
@@ -162,8 +167,4 @@ func (t *Transport) countFiltered() uint64 {
 		}
 	}
 	return t.filtered.Load()
-}
-
-func (t *Transport) membership(ch dataplane.Channel) *unix.IPMreqn {
-	return &unix.IPMreqn{Multiaddr: ch.IPv4().As4(), Ifindex: int32(t.cfg.ifIndex)}
 }

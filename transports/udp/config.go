@@ -25,16 +25,27 @@ const (
 	TTLMax            = 255
 	ChannelsMax       = 1024
 
-	headerBytes = 28 // IPv4 and UDP headers
+	headersIPv4 = 28 // bytes of the IP and UDP headers
+	headersIPv6 = 48
 )
+
+// headerBytes returns the bytes of the headers in front of a payload from an address.
+func headerBytes(ip netip.Addr) int {
+	if ip.Is6() {
+		return headersIPv6
+	}
+	return headersIPv4
+}
 
 // Config says how a transport is opened. Zero fields take their defaults.
 type Config struct {
 	// Interface is the one interface that packets leave and arrive by. Default DefaultInterface.
 	Interface string
 
-	// LocalIP is the address that others send to. Default: the interface's first IPv4 address.
+	// LocalIP is the address that others send to, and decides between IPv4 and IPv6. Default: the interface's first
+	// IPv4 address, or with IPv6 its first global IPv6 address, else its link-local one.
 	LocalIP netip.Addr
+	IPv6    bool
 
 	// Port is the unicast port. Zero lets the system choose. When it is taken, the following ports are tried,
 	// PortTries in all (default DefaultPortTries), so that the processes of one host find one each.
@@ -54,7 +65,7 @@ type Config struct {
 	// keeps them on the host in either case.
 	TTL int
 
-	// MTU is the largest payload in bytes. Default: the interface's MTU less 28 bytes of headers, at most
+	// MTU is the largest payload in bytes. Default: the interface's MTU less the headers, 28 bytes with IPv4 and 48 with IPv6, at most
 	// DefaultMTUMax.
 	MTU int
 
@@ -102,7 +113,7 @@ func (c Config) resolve() (resolved, error) {
 	if err != nil {
 		return resolved{}, fmt.Errorf("udp: interface %q: %w", c.Interface, err)
 	}
-	if c.LocalIP, err = localIP(ifi, c.LocalIP); err != nil {
+	if c.LocalIP, err = localIP(ifi, c.LocalIP, c.IPv6); err != nil {
 		return resolved{}, err
 	}
 	r := resolved{Config: c.withDefaults(ifi.MTU, ifi.Flags&net.FlagLoopback != 0), ifIndex: ifi.Index, ifMTU: ifi.MTU}
@@ -114,8 +125,11 @@ func (c Config) resolve() (resolved, error) {
 func (c Config) validate() error {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf("udp: "+format, args...)) }
-	if c.LocalIP.IsValid() && (!c.LocalIP.Unmap().Is4() || c.LocalIP.IsUnspecified() || c.LocalIP.IsMulticast()) {
-		fault("LocalIP %v is not an IPv4 address of a host", c.LocalIP)
+	if c.LocalIP.IsValid() && (c.LocalIP.IsUnspecified() || c.LocalIP.IsMulticast()) {
+		fault("LocalIP %v is not the address of a host", c.LocalIP)
+	}
+	if c.LocalIP.IsValid() && c.IPv6 && c.LocalIP.Unmap().Is4() {
+		fault("LocalIP %v is no IPv6 address, which IPv6 asks for", c.LocalIP)
 	}
 	if c.PortTries < 0 {
 		fault("PortTries %d is negative", c.PortTries)
@@ -155,7 +169,7 @@ func (r resolved) checkSizes() error {
 // withDefaults fills in the zero fields for an interface.
 func (c Config) withDefaults(ifMTU int, loopback bool) Config {
 	setDefault(&c.PortTries, DefaultPortTries)
-	setDefault(&c.MTU, min(ifMTU-headerBytes, DefaultMTUMax))
+	setDefault(&c.MTU, min(ifMTU-headerBytes(c.LocalIP), DefaultMTUMax))
 	setDefault(&c.Channels, DefaultChannels)
 	setDefault(&c.RecvBuffer, DefaultRecvBuffer)
 	setDefault(&c.SendBuffer, DefaultSendBuffer)
@@ -185,27 +199,40 @@ func setDefault(field *int, value int) {
 	}
 }
 
-// localIP returns the interface's first IPv4 address, or want if that is one of its addresses.
-func localIP(ifi *net.Interface, want netip.Addr) (netip.Addr, error) {
+// localIP returns the address to use of an interface: want, if that is one of its addresses, else the first one of the
+// family that is asked for, link-local ones last.
+func localIP(ifi *net.Interface, want netip.Addr, six bool) (netip.Addr, error) {
 	addrs, err := ifi.Addrs()
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("udp: addresses of interface %q: %w", ifi.Name, err)
 	}
+	want = want.Unmap().WithZone("")
+	var last netip.Addr
 	for _, a := range addrs {
 		prefix, err := netip.ParsePrefix(a.String())
-		if err != nil || !prefix.Addr().Unmap().Is4() {
+		if err != nil {
 			continue
 		}
 		has := prefix.Addr().Unmap()
-		if !want.IsValid() || has == want.Unmap() {
+		switch {
+		case want.IsValid() && has == want:
+			return has, nil
+		case want.IsValid() && has.Is4() && has.IsLoopback() && prefix.Masked().Contains(want):
+			return want, nil // all of 127.0.0.0/8 is this host
+		case want.IsValid() || has.Is6() != six:
+		case has.IsLinkLocalUnicast():
+			last = has
+		default:
 			return has, nil
 		}
-		if has.IsLoopback() && prefix.Masked().Contains(want.Unmap()) {
-			return want.Unmap(), nil // all of 127.0.0.0/8 is this host
-		}
 	}
-	if want.IsValid() {
+	switch {
+	case want.IsValid():
 		return netip.Addr{}, fmt.Errorf("udp: interface %q has no address %v", ifi.Name, want)
+	case last.IsValid():
+		return last, nil
+	case six:
+		return netip.Addr{}, fmt.Errorf("udp: interface %q has no IPv6 address", ifi.Name)
 	}
 	return netip.Addr{}, fmt.Errorf("udp: interface %q has no IPv4 address", ifi.Name)
 }

@@ -40,7 +40,7 @@ func factory(places ...where) transporttest.Factory {
 				tb.Helper()
 				cfg, at := cfg, places[opened%len(places)]
 				opened++
-				cfg.Interface = at.ifName
+				cfg.Interface, cfg.LocalIP = at.ifName, at.ip
 				cfg.RecvBuffer = o.Buffer
 				cfg.Arena = frame.Config{TxChunks: o.Tx, RxRuns: o.Rx}
 				var tr *Transport
@@ -55,6 +55,9 @@ func factory(places ...where) transporttest.Factory {
 				dst := to.AddrPort()
 				if ch != 0 {
 					dst = netip.AddrPortFrom(ch.IPv4(), cfg.GroupPort)
+					if dst6 := ch.IPv6(); places[0].ip.Is6() {
+						dst = netip.AddrPortFrom(dst6, cfg.GroupPort)
+					}
 				}
 				at := places[len(places)-1]
 				var err error
@@ -108,6 +111,9 @@ func freePort(tb testing.TB) uint16 {
 
 // inject sends a datagram from a socket that is no transport's.
 func (w where) inject(to netip.AddrPort, payload []byte) (err error) {
+	if w.ip.Is6() {
+		return w.inject6(to, payload)
+	}
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err

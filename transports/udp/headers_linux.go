@@ -69,11 +69,21 @@ func (h *headers) setIov(i int, b []byte) {
 	h.iovs[i].SetLen(len(b))
 }
 
-// setName makes message i go to an IPv4 address and port.
-func (h *headers) setName(i int, ip [4]byte, port uint16) {
+// setName makes message i go to an address and port, which is of the family.
+func (h *headers) setName(i int, f family, ip [16]byte, port uint16) {
+	if f.v6 {
+		sa := &h.names[i].in6
+		*sa = unix.RawSockaddrInet6{Family: unix.AF_INET6, Addr: ip}
+		if ip[0] == 0xfe && ip[1]&0xc0 == 0x80 { // valid on a link: on this one
+			sa.Scope_id = uint32(f.ifIndex)
+		}
+		binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], port)
+		h.msgs[i].hdr.Namelen = unix.SizeofSockaddrInet6
+		return
+	}
 	sa := (*unix.RawSockaddrInet4)(unsafe.Pointer(&h.names[i]))
 	sa.Family = unix.AF_INET
-	sa.Addr = ip
+	sa.Addr = [4]byte(ip[12:])
 	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], port)
 	h.msgs[i].hdr.Namelen = unix.SizeofSockaddrInet4
 }
@@ -81,10 +91,14 @@ func (h *headers) setName(i int, ip [4]byte, port uint16) {
 // name returns who sent message i; the zero Endpoint when the address is of an unknown family.
 func (h *headers) name(i int) dataplane.Endpoint {
 	sa := (*unix.RawSockaddrInet4)(unsafe.Pointer(&h.names[i]))
-	if sa.Family != unix.AF_INET {
+	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:]) // at the same place in both
+	switch sa.Family {
+	case unix.AF_INET6:
+		return dataplane.Endpoint{IP: h.names[i].in6.Addr, Port: uint32(port)}
+	case unix.AF_INET:
+	default:
 		return dataplane.Endpoint{}
 	}
-	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:])
 	return dataplane.Endpoint{
 		IP:   [16]byte{10: 0xff, 11: 0xff, 12: sa.Addr[0], 13: sa.Addr[1], 14: sa.Addr[2], 15: sa.Addr[3]},
 		Port: uint32(port),
@@ -110,12 +124,11 @@ func (h *headers) setSegment(i, size int) {
 
 // news is what the kernel says about a received message beside its payload.
 type news struct {
-	segment  int     // bytes of each datagram in a super-packet; zero for a single datagram
-	drops    uint32  // datagrams that the socket has lost in its life, when hasDrops
-	to       [4]byte // destination and interface, when hasTo
-	ifIndex  int32
+	segment  int               // bytes of each datagram in a super-packet; zero for a single datagram
+	drops    uint32            // datagrams that the socket has lost in its life, when hasDrops
+	channel  dataplane.Channel // that it was sent to; zero for none
+	ifIndex  int32             // by which it came, when that is told
 	hasDrops bool
-	hasTo    bool
 }
 
 // news reads the control messages of message i.
@@ -135,7 +148,10 @@ func (h *headers) news(i int) (n news) {
 			n.drops, n.hasDrops = binary.NativeEndian.Uint32(data), true
 		case c.Level == unix.IPPROTO_IP && c.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
 			info := (*unix.Inet4Pktinfo)(unsafe.Pointer(&data[0]))
-			n.to, n.ifIndex, n.hasTo = info.Addr, info.Ifindex, true
+			n.channel, n.ifIndex = dataplane.ChannelOfIPv4(info.Addr), info.Ifindex
+		case c.Level == unix.IPPROTO_IPV6 && c.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
+			info := (*unix.Inet6Pktinfo)(unsafe.Pointer(&data[0]))
+			n.channel, n.ifIndex = dataplane.ChannelOfIPv6(info.Addr), int32(info.Ifindex)
 		}
 		left = left[min(unix.CmsgSpace(len(data)), len(left)):]
 	}

@@ -247,7 +247,7 @@ func (r *receiver) open() bool {
 		}
 		r.rest = datagrams{
 			first: r.frames[i], zone: r.zone(i), size: uint32(size), segment: uint32(segment),
-			source: r.headers.name(i), channel: channelOf(what),
+			source: r.headers.name(i), channel: what.channel,
 		}
 		r.frames[i] = frame.Frame{}
 		r.joinParts(&r.rest)
@@ -271,7 +271,7 @@ func (r *receiver) joinParts(d *datagrams) {
 // good counts a message that must be dropped.
 func (r *receiver) good(msg *mmsghdr, what news, segment, count int) bool {
 	switch {
-	case r.from.multicast && (what.ifIndex != r.ifIndex || channelOf(what) == 0):
+	case r.from.multicast && (what.ifIndex != r.ifIndex || what.channel == 0):
 		r.foreign.Add(uint64(count))
 	case segment == 0:
 		r.undersize.Add(uint64(count))
@@ -281,14 +281,6 @@ func (r *receiver) good(msg *mmsghdr, what news, segment, count int) bool {
 		return true
 	}
 	return false
-}
-
-// channelOf returns the channel that a message was sent to, zero when it was none.
-func channelOf(what news) dataplane.Channel {
-	if !what.hasTo || what.to[0] != 239 {
-		return 0
-	}
-	return dataplane.Channel(what.to[1])<<16 | dataplane.Channel(what.to[2])<<8 | dataplane.Channel(what.to[3])
 }
 
 // close releases every frame that the receiver holds.

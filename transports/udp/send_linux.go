@@ -27,6 +27,7 @@ type sender struct {
 	arena     *frame.Arena
 	headers   *headers
 	groupPort uint16
+	family    family
 	mtu       int
 	segMax    int // longest datagram that the kernel may cut: what fits the interface without IP fragments
 	noteOff   func(what string, err error)
@@ -146,7 +147,7 @@ func (s *sender) begin(p *dataplane.Packet, iov, size int) {
 	s.spans[m] = span{
 		packets: 1, bytes: size, segment: size, closed: !ok || size == 0 || size > s.segMax, channel: p.Channel,
 	}
-	s.headers.setName(m, ip, port)
+	s.headers.setName(m, s.family, ip, port)
 	s.headers.setSegment(m, 0)
 	hdr := &s.headers.msgs[m].hdr
 	hdr.Iov = &s.headers.iovs[iov]
@@ -166,18 +167,18 @@ func (s *sender) extend(size int) {
 	s.headers.msgs[m].hdr.SetIovlen(last.packets)
 }
 
-// destination returns where a packet goes. An endpoint that is no IPv4 address of a process gets port 0, which the
-// kernel refuses, so that the packet is dropped like any other that finds nobody.
-func (s *sender) destination(p *dataplane.Packet) (ip [4]byte, port uint16, ok bool) {
+// destination returns where a packet goes. An endpoint that is no address of a process, or of the other family, gets
+// port 0, which the kernel refuses, so that the packet is dropped like any other that finds nobody.
+func (s *sender) destination(p *dataplane.Packet) (ip [16]byte, port uint16, ok bool) {
 	if p.Channel != 0 {
-		return p.Channel.IPv4().As4(), s.groupPort, true
+		return s.family.group(p.Channel).As16(), s.groupPort, true
 	}
 	to := p.To.AddrPort()
 	addr := to.Addr()
-	if p.To.Port == 0 || p.To.Port > 0xffff || !addr.Is4() || addr.IsUnspecified() || addr.IsMulticast() {
+	if p.To.Port == 0 || p.To.Port > 0xffff || addr.Is6() != s.family.v6 || addr.IsUnspecified() || addr.IsMulticast() {
 		return ip, 0, false
 	}
-	return addr.As4(), to.Port(), true
+	return p.To.IP, to.Port(), true
 }
 
 // flush sends the staged messages and returns of how many packets it has disposed, by sending or dropping them. They

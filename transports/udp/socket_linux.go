@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"net/netip"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -19,15 +20,15 @@ type socket struct {
 
 // newSocket opens a socket with what all sockets of a transport need. What fails in configure closes it.
 func newSocket(r resolved, configure ...func(fd int) error) (*socket, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(r.family().domain(), unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("udp: socket: %w", err)
 	}
-	steps := append([]func(int) error{
+	steps := append(r.family().basics(),
 		option(unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1, "SO_RXQ_OVFL"),
-		option(unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0, "IP_MULTICAST_ALL"),
 		buffer(unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, r.RecvBuffer, "SO_RCVBUF"),
-	}, configure...)
+	)
+	steps = append(steps, configure...)
 	for _, step := range steps {
 		if err := step(fd); err != nil {
 			return nil, errors.Join(fmt.Errorf("udp: %w", err), unix.Close(fd))
@@ -57,10 +58,10 @@ func buffer(force, plain, size int, what string) func(fd int) error {
 }
 
 // bindTo returns a step that binds to an address and port.
-func bindTo(ip [4]byte, port uint16) func(fd int) error {
+func (f family) bindTo(ip netip.Addr, port uint16) func(fd int) error {
 	return func(fd int) error {
-		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: ip, Port: int(port)}); err != nil {
-			return fmt.Errorf("bind to %d.%d.%d.%d:%d: %w", ip[0], ip[1], ip[2], ip[3], port, err)
+		if err := unix.Bind(fd, f.sockaddr(ip, port)); err != nil {
+			return fmt.Errorf("bind to %v: %w", netip.AddrPortFrom(ip, port), err)
 		}
 		return nil
 	}
@@ -68,23 +69,12 @@ func bindTo(ip [4]byte, port uint16) func(fd int) error {
 
 // openUnicast opens the socket that sends everything and receives unicast, at the first free port.
 func openUnicast(r resolved) (*socket, error) {
-	ip := r.LocalIP.As4()
+	f := r.family()
 	steps := []func(int) error{
-		buffer(unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, r.SendBuffer, "SO_SNDBUF"),
-		option(unix.IPPROTO_IP, unix.IP_UNICAST_IF, int(networkOrder(uint32(r.ifIndex))), "IP_UNICAST_IF"),
+		buffer(unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, r.SendBuffer, "SO_SNDBUF"), f.leave(),
 	}
 	if r.GroupPort != 0 {
-		steps = append(steps,
-			func(fd int) error {
-				mreq := &unix.IPMreqn{Address: ip, Ifindex: int32(r.ifIndex)}
-				if err := unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, mreq); err != nil {
-					return fmt.Errorf("IP_MULTICAST_IF %q: %w", r.Interface, err)
-				}
-				return nil
-			},
-			option(unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, r.TTL, "IP_MULTICAST_TTL"),
-			option(unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, 1, "IP_MULTICAST_LOOP"),
-		)
+		steps = append(steps, f.multicasts(r)...)
 	}
 	return newSocket(r, append(steps, func(fd int) error { return bindFirstFree(fd, r) })...)
 }
@@ -99,16 +89,16 @@ func networkOrder(v uint32) uint32 {
 
 // bindFirstFree binds to the first free one of the configured ports, leaving out the group port.
 func bindFirstFree(fd int, r resolved) error {
-	ip := r.LocalIP.As4()
+	f := r.family()
 	if r.Port == 0 {
-		return bindTo(ip, 0)(fd)
+		return f.bindTo(r.LocalIP, 0)(fd)
 	}
 	last := min(int(r.Port)+r.PortTries-1, 65535)
 	for port := int(r.Port); port <= last; port++ {
 		if uint16(port) == r.GroupPort {
 			continue
 		}
-		if err := bindTo(ip, uint16(port))(fd); !errors.Is(err, unix.EADDRINUSE) {
+		if err := f.bindTo(r.LocalIP, uint16(port))(fd); !errors.Is(err, unix.EADDRINUSE) {
 			return err
 		}
 	}
@@ -118,10 +108,10 @@ func bindFirstFree(fd int, r resolved) error {
 // openGroup opens a socket that receives multicast. It takes part in the group port with the other processes of the
 // host, and gets only the groups that it joined itself.
 func openGroup(r resolved) (*socket, error) {
+	f := r.family()
 	s, err := newSocket(r,
 		option(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, "SO_REUSEADDR"),
-		option(unix.IPPROTO_IP, unix.IP_PKTINFO, 1, "IP_PKTINFO"),
-		bindTo([4]byte{}, r.GroupPort),
+		f.pktinfo(), f.bindTo(f.any(), r.GroupPort),
 	)
 	if err != nil {
 		return nil, err

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -116,8 +115,7 @@ func (t *Transport) open() (err error) {
 	if err != nil {
 		return fmt.Errorf("udp: getsockname: %w", err)
 	}
-	bound := name.(*unix.SockaddrInet4)
-	t.local = dataplane.EndpointOf(netip.AddrPortFrom(netip.AddrFrom4(bound.Addr), uint16(bound.Port)))
+	t.local = endpointOf(name)
 	t.shedOwn()
 	return t.openBeside()
 }
@@ -142,7 +140,7 @@ func (t *Transport) openBeside() (err error) {
 
 func (t *Transport) openSender(unicast *socket) (err error) {
 	t.sender = sender{
-		socket: unicast, arena: t.arena, groupPort: t.cfg.GroupPort, mtu: t.cfg.MTU, segMax: t.cfg.ifMTU - headerBytes,
+		socket: unicast, arena: t.arena, groupPort: t.cfg.GroupPort, mtu: t.cfg.MTU, segMax: t.cfg.ifMTU - headerBytes(t.cfg.LocalIP), family: t.cfg.family(),
 		noteOff: t.noteOff, gso: !t.cfg.DisableGSO, batches: !t.cfg.DisableBatch,
 	}
 	if t.sender.headers, err = newHeaders(sendMessages, sendFrames); err != nil {

@@ -137,7 +137,8 @@ func TestGSOSurvivesBadDestination(t *testing.T) {
 	if n, err := a.sender.stage(batch); n != 10 || err != nil || a.sender.staged != 1 {
 		t.Fatalf("staged %d packets in %d messages: %v", n, a.sender.staged, err)
 	}
-	a.sender.headers.setName(0, [4]byte{127, 0, 0, 1}, 0) // port 0: EINVAL, as a system without UDP_SEGMENT would say
+	// Port 0: EINVAL, as a system without UDP_SEGMENT would say.
+	a.sender.headers.setName(0, family{}, loopback.ip.As16(), 0)
 	if n := a.sender.flush(); n != 10 || !a.sender.gso {
 		t.Fatalf("%d packets disposed of, gso %v, want 10 and true", n, a.sender.gso)
 	}
@@ -181,7 +182,7 @@ func TestConfigFaults(t *testing.T) {
 	}{
 		{Config{Interface: "nosuchif0"}, `interface "nosuchif0"`},
 		{Config{LocalIP: netip.MustParseAddr("192.0.2.1")}, `interface "lo" has no address 192.0.2.1`},
-		{Config{LocalIP: netip.MustParseAddr("::1")}, "LocalIP ::1 is not an IPv4 address"},
+		{Config{LocalIP: netip.MustParseAddr("::")}, "LocalIP ::"},
 		{Config{LocalIP: netip.MustParseAddr("0.0.0.0")}, "LocalIP 0.0.0.0"},
 		{Config{LocalIP: netip.MustParseAddr("239.1.1.1")}, "LocalIP 239.1.1.1"},
 		{Config{Port: 7000, GroupPort: 7000}, "Port and GroupPort are both 7000"},

@@ -95,10 +95,9 @@ func newField(t *testing.T, seed uint64, make func(t *testing.T) ground, change 
 func (f *field) end() {
 	f.mu.Lock()
 	f.over = true
-	members := f.members
 	f.mu.Unlock()
 	f.joining.Wait()
-	for _, m := range members {
+	for _, m := range f.members {
 		if m != nil {
 			m.hush()
 			if err := m.sys.Close(); err != nil {

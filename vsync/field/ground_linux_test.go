@@ -29,9 +29,20 @@ func newBridged(t *testing.T) ground {
 	return bridged(netns.Bridged(t, "kfield", hosts, netns.Options{}))
 }
 
+// newBridgedIPv6 is newBridged for systems that use IPv6.
+func newBridgedIPv6(t *testing.T) ground {
+	return bridged(netns.Bridged(t, "kfield", hosts, netns.Options{IPv6: true}))
+}
+
 func (g bridged) do(host int, fn func()) { g[host].Do(fn) }
 func (g bridged) network(int) string     { return netns.Interface }
-func (g bridged) ip(host int) netip.Addr { return g[host].IP }
+
+func (g bridged) ip(host int) netip.Addr {
+	if six := g[host].IPv6; six.IsValid() {
+		return six
+	}
+	return g[host].IP
+}
 
 func (g bridged) weather(t *testing.T, thousandths, cut int) {
 	t.Helper()

@@ -27,26 +27,32 @@ func need(t *testing.T) {
 // rows: TRN-09
 func TestCheckersOverTransports(t *testing.T) {
 	need(t)
-	over := func(f vsync.TransportFactory) func(c *vsync.Config) {
-		return func(c *vsync.Config) { c.Transport = f }
+	over := func(f vsync.TransportFactory, six bool) func(c *vsync.Config) {
+		return func(c *vsync.Config) { c.Transport, c.Network.IPv6 = f, six }
+	}
+	tree := func(six bool) func(c *vsync.Config) {
+		return func(c *vsync.Config) { c.Network.UnicastOnly, c.Network.IPv6 = true, six }
 	}
 	for _, c := range []struct {
 		name   string
 		loss   int  // thousandths
 		bpf    bool // it takes privileges
+		ground func(t *testing.T) ground
 		change func(c *vsync.Config)
 	}{
-		{"udp", 20, false, over(vsync.UDP())},
-		{"unicast tree", 20, false, func(c *vsync.Config) { c.Network.UnicastOnly = true }},
-		{"filtered udp", 20, true, over(vsync.FilteredUDP())},
-		{"xdp", 20, true, over(vsync.XDP(vsync.XDPOptions{}))},
-		{"generic xdp", 20, true, over(vsync.XDP(vsync.XDPOptions{Generic: true}))},
+		{"udp", 20, false, newBridged, over(vsync.UDP(), false)},
+		{"udp over ipv6", 20, false, newBridgedIPv6, over(vsync.UDP(), true)},
+		{"unicast tree", 20, false, newBridged, tree(false)},
+		{"unicast tree over ipv6", 20, false, newBridgedIPv6, tree(true)},
+		{"filtered udp", 20, true, newBridged, over(vsync.FilteredUDP(), false)},
+		{"xdp", 20, true, newBridged, over(vsync.XDP(vsync.XDPOptions{}), false)},
+		{"generic xdp", 20, true, newBridged, over(vsync.XDP(vsync.XDPOptions{Generic: true}), false)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.bpf {
 				netns.Require(t, "xdp", bpf.ProbeDemux())
 			}
-			newField(t, 1, newBridged, c.change).run(rounds(t), c.loss)
+			newField(t, 1, c.ground, c.change).run(rounds(t), c.loss)
 		})
 	}
 }

@@ -43,7 +43,8 @@ func XDP(o XDPOptions) TransportFactory {
 			ttl = -1
 		}
 		cfg := xdp.Config{
-			Interface: name, Port: c.PeerPort, GroupPort: c.GroupPort, TTL: ttl, MTU: c.MaxPacket,
+			Interface: name, IPv6: c.Network.IPv6, Port: c.PeerPort, GroupPort: c.GroupPort, TTL: ttl,
+			MTU:    c.MaxPacket,
 			Queues: o.Queues, Exclusive: o.Exclusive, BusyPoll: o.BusyPoll, GroupFilter: true,
 			Arena: frame.Config{TxChunks: max(txFrames, 2*c.MaxUnstable), RxRuns: rxFrames}, Log: c.logger(),
 		}

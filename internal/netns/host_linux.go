@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -52,6 +53,8 @@ func Pair(tb testing.TB, prefix string, o Options) [2]*Host {
 	link(tb, o, end{a.Name, Interface}, end{b.Name, Interface})
 	a.setUp(o)
 	b.setUp(o)
+	a.awaitIPv6()
+	b.awaitIPv6()
 	return [2]*Host{a, b}
 }
 
@@ -73,6 +76,9 @@ func Bridged(tb testing.TB, prefix string, n int, o Options) []*Host {
 		bridge.ip("link", "set", port, "mtu", strconv.Itoa(o.mtu()), "master", "br0", "up")
 		h.setUp(o)
 		hosts = append(hosts, h)
+	}
+	for _, h := range hosts {
+		h.awaitIPv6()
 	}
 	return hosts
 }
@@ -124,6 +130,20 @@ func (h *Host) setUp(o Options) {
 	}
 	h.ip("addr", "add", h.IP.String()+"/24", "dev", Interface)
 	h.ip("link", "set", Interface, "mtu", strconv.Itoa(o.mtu()), "up")
+}
+
+// awaitIPv6 waits until the kernel has seen that the link is up and has a route for IPv6 multicast, on hosts with IPv6.
+func (h *Host) awaitIPv6() {
+	h.tb.Helper()
+	const patience = 10 * time.Second
+	for deadline := time.Now().Add(patience); h.IPv6.IsValid(); <-time.After(5 * time.Millisecond) {
+		if strings.Contains(h.Run("ip", "-6", "route", "show", "table", "local", "dev", Interface), "ff00::/8") {
+			return
+		}
+		if time.Now().After(deadline) {
+			h.tb.Fatalf("%s: no route for IPv6 multicast within %v", h.Name, patience)
+		}
+	}
 }
 
 // Do runs fn on a thread that is in the namespace. What fn starts on other goroutines is not.

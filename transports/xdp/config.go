@@ -21,14 +21,14 @@ const (
 	DefaultRxRing   = 2048
 	RingMax         = 1 << 16
 
-	packetHeaders = 28            // IPv4 and UDP headers
-	frameHeaders  = 14 + 28       // and Ethernet's
-	roomInFront   = 256           // what the kernel keeps free in front of a received frame
-	headroomMin   = 256 + 14 + 28 // so that a payload lies at the arena's headroom, whatever brought it
-	umemChunkMin  = 2048          // bytes: limits of AF_XDP
-	umemChunkMax  = 4096          // a page
-	vlanTag       = 4             // bytes that a tagged frame is longer
-	socketFrames  = 16            // frames that the sockets' side keeps for itself
+	etherHeader  = 14
+	headersIPv4  = 28 // bytes of the IP and UDP headers
+	headersIPv6  = 48
+	roomInFront  = 256  // what the kernel keeps free in front of a received frame
+	umemChunkMin = 2048 // bytes: limits of AF_XDP
+	umemChunkMax = 4096 // a page
+	vlanTag      = 4    // bytes that a tagged frame is longer
+	socketFrames = 16   // frames that the sockets' side keeps for itself
 )
 
 // Config says how a transport is opened. Zero fields take their defaults.
@@ -36,8 +36,10 @@ type Config struct {
 	// Interface is the one interface that packets leave and arrive by. It must be named, and not be a loopback.
 	Interface string
 
-	// LocalIP is the address that others send to. Default: the interface's first IPv4 address.
+	// LocalIP is the address that others send to, and decides between IPv4 and IPv6. Default: the interface's first
+	// IPv4 address, or with IPv6 its first IPv6 one.
 	LocalIP netip.Addr
+	IPv6    bool
 
 	// Port, PortTries, GroupPort, Channels, TTL, RecvBuffer and SendBuffer are those of udp.Config.
 	Port                   uint16
@@ -47,8 +49,8 @@ type Config struct {
 	TTL                    int
 	RecvBuffer, SendBuffer int
 
-	// MTU is the largest payload in bytes. It must fit the interface's MTU less 28 bytes of headers: there are no IP
-	// fragments. Default: just that, at most DefaultMTUMax. Above 3798, a frame takes several UMEM chunks, which needs
+	// MTU is the largest payload in bytes. It must fit the interface's MTU less the headers, 28 bytes with IPv4 and 48 with IPv6: there
+	// are no IP fragments. Default: just that, at most DefaultMTUMax. Above 3798, a frame takes several UMEM chunks, which needs
 	// Linux 6.6.
 	MTU int
 
@@ -81,7 +83,7 @@ type Config struct {
 	// Verify drops packets with a wrong checksum in the kernel already. Receivers verify anyway.
 	Verify bool
 
-	// Arena sizes the frames. RunChunks must be 1, Headroom at least 298, ChunkSize at least 2048. Default: chunks that
+	// Arena sizes the frames. RunChunks must be 1, Headroom at least 298 with IPv4 and 318 with IPv6, ChunkSize at least 2048. Default: chunks that
 	// hold the MTU, DefaultTxChunks of them to send with and DefaultRxFrames to receive in. All of it is locked in
 	// memory, which takes CAP_IPC_LOCK or a limit (ulimit -l) that is high enough.
 	Arena frame.Config
@@ -92,7 +94,8 @@ type Config struct {
 
 // withDefaults fills in the zero fields for an interface.
 func (c Config) withDefaults(ifMTU int) Config {
-	setDefault(&c.MTU, min(ifMTU-packetHeaders, DefaultMTUMax))
+	c.IPv6 = c.IPv6 || c.LocalIP.Is6() && !c.LocalIP.Is4In6()
+	setDefault(&c.MTU, min(ifMTU-c.packetHeaders(), DefaultMTUMax))
 	setDefault(&c.RxRing, DefaultRxRing)
 	setDefault(&c.TxRing, DefaultTxRing)
 	a := &c.Arena
@@ -124,10 +127,10 @@ func (c Config) validate(ifMTU int) error {
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf("xdp: "+format, args...)) }
 	if c.MTU < 1 || c.MTU > MTUMax {
 		fault("MTU %d is not from 1 to %d", c.MTU, MTUMax)
-	} else if c.MTU > ifMTU-packetHeaders {
+	} else if c.MTU > ifMTU-c.packetHeaders() {
 		faults = append(faults, &bpf.MissingError{Need: bpf.NeedMTU, What: fmt.Sprintf("send %d bytes at once", c.MTU),
 			Hint: fmt.Sprintf("interface %q takes %d: raise its MTU of %d, or lower that of the transport",
-				c.Interface, ifMTU-packetHeaders, ifMTU)})
+				c.Interface, ifMTU-c.packetHeaders(), ifMTU)})
 	}
 	for _, r := range []struct {
 		name string
@@ -161,8 +164,8 @@ func (c Config) validateArena() error {
 	if a.ChunkSize < umemChunkMin {
 		fault("ChunkSize %d is below the %d of a UMEM", a.ChunkSize, umemChunkMin)
 	}
-	if a.Headroom < headroomMin || a.Headroom+c.umemChunk()/2 > c.umemChunk() {
-		fault("Headroom %d is not from %d to %d", a.Headroom, headroomMin, c.umemChunk()/2)
+	if least := c.headroomMin(); a.Headroom < least || a.Headroom+c.umemChunk()/2 > c.umemChunk() {
+		fault("Headroom %d is not from %d to %d", a.Headroom, least, c.umemChunk()/2)
 	}
 	if room := a.ChunkSize - a.Headroom; room < c.MTU {
 		fault("MTU %d does not fit the %d bytes behind a chunk's headroom", c.MTU, room)
@@ -177,7 +180,20 @@ func (c Config) validateArena() error {
 func (c Config) umemChunk() int { return min(c.Arena.ChunkSize, umemChunkMax) }
 
 // headroom returns the bytes that a UMEM keeps free beside the kernel's own, so that payloads lie at the arena's.
-func (c Config) headroom() int { return c.Arena.Headroom - headroomMin }
+func (c Config) headroom() int { return c.Arena.Headroom - c.headroomMin() }
+
+// headroomMin returns the smallest headroom with which a payload can lie at it, whatever brought the packet.
+func (c Config) headroomMin() int { return roomInFront + c.frameHeaders() }
+
+// packetHeaders returns the bytes of the IP and UDP headers, and frameHeaders those of Ethernet's as well.
+func (c Config) packetHeaders() int {
+	if c.IPv6 {
+		return headersIPv6
+	}
+	return headersIPv4
+}
+
+func (c Config) frameHeaders() int { return etherHeader + c.packetHeaders() }
 
 // segments tells whether a frame of the MTU takes several UMEM chunks.
 func (c Config) segments() bool {

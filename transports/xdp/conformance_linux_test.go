@@ -2,7 +2,9 @@ package xdp
 
 import (
 	"errors"
+	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,6 +33,7 @@ func factory(hosts []*netns.Host, cfg Config) transporttest.Factory {
 	return func(tb testing.TB, without string) transporttest.World {
 		cfg := cfg
 		cfg.Interface = netns.Interface
+		cfg.IPv6 = hosts[0].IPv6.IsValid()
 		if without != "multicast" {
 			cfg.GroupPort = groupPort
 		}
@@ -53,7 +56,7 @@ func factory(hosts []*netns.Host, cfg Config) transporttest.Factory {
 				tb.Helper()
 				dst := to.AddrPort()
 				if ch != 0 {
-					dst = netip.AddrPortFrom(ch.IPv4(), cfg.GroupPort)
+					dst = netip.AddrPortFrom(cfg.group(ch), cfg.GroupPort)
 				}
 				if err := inject(hosts[len(hosts)-1], dst, payload); err != nil {
 					tb.Fatal(err)
@@ -82,6 +85,10 @@ func tryOpen(h *netns.Host, cfg Config) (tr *Transport, err error) {
 // inject sends a datagram from a socket on a host.
 func inject(h *netns.Host, to netip.AddrPort, payload []byte) (err error) {
 	h.Do(func() {
+		if to.Addr().Is6() {
+			err = inject6(h.IPv6, to, payload)
+			return
+		}
 		var fd int
 		if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
 			return
@@ -94,6 +101,24 @@ func inject(h *netns.Host, to netip.AddrPort, payload []byte) (err error) {
 		)
 	})
 	return err
+}
+
+// inject6 is inject over IPv6, on the calling thread's host.
+func inject6(from netip.Addr, to netip.AddrPort, payload []byte) error {
+	ifi, err := net.InterfaceByName(netns.Interface)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return errors.Join(
+		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, ifi.Index),
+		unix.Bind(fd, &unix.SockaddrInet6{Addr: from.As16()}),
+		unix.Sendto(fd, payload, 0, &unix.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())}),
+	)
 }
 
 // The suite between four hosts on a bridge.
@@ -109,12 +134,14 @@ func TestConformance(t *testing.T) {
 		{"exclusive", 1500, Config{Exclusive: true}},
 		{"all options", 1500, Config{GroupFilter: true, Verify: true, BusyPoll: 20 * time.Microsecond}},
 		{"jumbo", 9000, Config{MTU: 8972}},
+		{"ipv6", 1500, Config{}},
+		{"ipv6 generic", 1500, Config{Mode: bpf.ModeGeneric, GroupFilter: true}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if testing.Short() && tc.name != "native" {
 				t.Skip("short: one way to use the transport is enough")
 			}
-			hosts := netns.Bridged(t, prefix, 4, netns.Options{MTU: tc.mtu})
+			hosts := netns.Bridged(t, prefix, 4, netns.Options{MTU: tc.mtu, IPv6: strings.HasPrefix(tc.name, "ipv6")})
 			var offloads []string
 			if tc.name == "native" {
 				offloads = []string{"multicast"}

@@ -2,6 +2,7 @@ package xdp
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"net/netip"
 
 	"github.com/khamsin-io/khamsin/dataplane"
@@ -10,62 +11,113 @@ import (
 // mac is an Ethernet address.
 type mac [6]byte
 
-// Offsets in the headers that are sent: Ethernet, IPv4 without options, UDP.
 const (
-	ipOffset  = 14
-	udpOffset = ipOffset + 20
+	etherIPv4  = 0x0800
+	etherIPv6  = 0x86dd
+	etherVLAN  = 0x8100
+	etherQinQ  = 0x88a8
+	ipUDP      = 17
+	ipv4Start  = 0x45 // version 4, 20 bytes
+	ipv6Start  = 0x60 // version 6
+	dontBreak  = 0x40 // the flag "do not fragment", in the high byte
+	ttlUnicast = 64
+	ipv4Bytes  = 20
+	ipv6Bytes  = 40
+	udpBytes   = 8
 )
 
-const (
-	etherIPv4   = 0x0800
-	etherVLAN   = 0x8100
-	etherQinQ   = 0x88a8
-	ipUDP       = 17
-	ipv4Start   = 0x45 // version 4, 20 bytes
-	dontBreak   = 0x40 // the flag "do not fragment", in the high byte
-	ttlUnicast  = 64
-	multicastIP = 239 // first byte of the channels' addresses
-)
+// multicastMAC returns the Ethernet address of a multicast address.
+func multicastMAC(ip [16]byte) mac {
+	if ip[0] == 0xff {
+		return mac{0x33, 0x33, ip[12], ip[13], ip[14], ip[15]}
+	}
+	return mac{0x01, 0x00, 0x5e, ip[13] & 0x7f, ip[14], ip[15]}
+}
 
-// multicastMAC returns the Ethernet address of an IPv4 multicast address.
-func multicastMAC(ip [4]byte) mac { return mac{0x01, 0x00, 0x5e, ip[1] & 0x7f, ip[2], ip[3]} }
-
-// origin is what all headers of a transport have in common.
+// origin is what all headers of a transport have in common. IPv4 addresses are in their IPv6-mapped form.
 type origin struct {
 	mac  mac
-	ip   [4]byte
+	v6   bool
+	ip   [16]byte
 	port uint16
 }
 
 // target is where a packet goes.
 type target struct {
 	mac  mac
-	ip   [4]byte
+	ip   [16]byte
 	port uint16
 	ttl  byte
 }
 
-// write writes the headers of a datagram of size bytes into the frameHeaders bytes of b. The identification is zero,
-// as it may be in packets that are never fragmented, and so is the UDP checksum, which says that there is none.
-func (o *origin) write(b []byte, to *target, size int) {
-	_ = b[frameHeaders-1]
+// write writes the headers of a datagram into the bytes in front of its payload, which b ends with.
+func (o *origin) write(b []byte, to *target, payload []byte) {
 	copy(b[0:6], to.mac[:])
 	copy(b[6:12], o.mac[:])
+	if o.v6 {
+		o.writeIPv6(b, to, payload)
+		return
+	}
 	binary.BigEndian.PutUint16(b[12:], etherIPv4)
-	ip := b[ipOffset : ipOffset+20]
+	ip := b[etherHeader : etherHeader+ipv4Bytes]
 	ip[0], ip[1] = ipv4Start, 0
-	binary.BigEndian.PutUint16(ip[2:], uint16(packetHeaders+size))
-	ip[4], ip[5], ip[6], ip[7] = 0, 0, dontBreak, 0
+	binary.BigEndian.PutUint16(ip[2:], uint16(ipv4Bytes+udpBytes+len(payload)))
+	ip[4], ip[5], ip[6], ip[7] = 0, 0, dontBreak, 0 // no identification: it is never fragmented
 	ip[8], ip[9] = to.ttl, ipUDP
 	ip[10], ip[11] = 0, 0
-	copy(ip[12:], o.ip[:])
-	copy(ip[16:], to.ip[:])
+	copy(ip[12:], o.ip[12:])
+	copy(ip[16:], to.ip[12:])
 	binary.BigEndian.PutUint16(ip[10:], headerChecksum(ip))
-	udp := b[udpOffset:frameHeaders]
+	o.writeUDP(b[etherHeader+ipv4Bytes:], to, len(payload)) // its checksum is zero: there is none
+}
+
+// writeIPv6 is write with IPv6, over which the UDP checksum is a duty.
+func (o *origin) writeIPv6(b []byte, to *target, payload []byte) {
+	binary.BigEndian.PutUint16(b[12:], etherIPv6)
+	ip := b[etherHeader : etherHeader+ipv6Bytes]
+	ip[0], ip[1], ip[2], ip[3] = ipv6Start, 0, 0, 0
+	size := udpBytes + len(payload)
+	binary.BigEndian.PutUint16(ip[4:], uint16(size))
+	ip[6], ip[7] = ipUDP, to.ttl
+	copy(ip[8:], o.ip[:])
+	copy(ip[24:], to.ip[:])
+	udp := b[etherHeader+ipv6Bytes : etherHeader+ipv6Bytes+udpBytes]
+	o.writeUDP(udp, to, len(payload))
+	sum := add(add(add(uint64(size)+ipUDP, ip[8:]), udp), payload)
+	if sum := ^fold(sum); sum != 0 {
+		binary.BigEndian.PutUint16(udp[6:], sum)
+	} else {
+		udp[6], udp[7] = 0xff, 0xff // zero would say that there is none
+	}
+}
+
+func (o *origin) writeUDP(udp []byte, to *target, size int) {
 	binary.BigEndian.PutUint16(udp[0:], o.port)
 	binary.BigEndian.PutUint16(udp[2:], to.port)
-	binary.BigEndian.PutUint16(udp[4:], uint16(8+size))
+	binary.BigEndian.PutUint16(udp[4:], uint16(udpBytes+size))
 	udp[6], udp[7] = 0, 0
+}
+
+// add adds b, as 16-bit numbers, to a sum that fold makes a checksum of. It begins at an even place.
+func add(sum uint64, b []byte) uint64 {
+	var carry uint64
+	for len(b) >= 8 {
+		sum, carry = bits.Add64(sum, binary.BigEndian.Uint64(b), carry)
+		b = b[8:]
+	}
+	var rest [8]byte
+	copy(rest[:], b)
+	sum, carry = bits.Add64(sum, binary.BigEndian.Uint64(rest[:]), carry)
+	sum, carry = bits.Add64(sum, 0, carry)
+	return sum + carry
+}
+
+// fold adds the parts of a sum until 16 bits are left.
+func fold(sum uint64) uint16 {
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return uint16(sum)
 }
 
 // headerChecksum returns the checksum of an IPv4 header whose checksum field is zero.
@@ -83,16 +135,16 @@ func headerChecksum(ip []byte) uint16 {
 // arrived is what the headers of a received frame say.
 type arrived struct {
 	from    dataplane.Endpoint
-	to      [4]byte
+	to      [16]byte
 	port    uint16
 	payload int // offset in the frame
 	size    int // bytes of payload
 }
 
-// parse reads a frame. It returns false when that is not a whole UDP datagram over IPv4: the program lets no others
-// through, but the bytes are somebody else's.
+// parse reads a frame. It returns false when that is not a whole UDP datagram: the program lets no others through, but
+// the bytes are somebody else's.
 func parse(b []byte) (a arrived, ok bool) {
-	at := ipOffset
+	at := etherHeader
 	if len(b) < at {
 		return a, false
 	}
@@ -104,44 +156,81 @@ func parse(b []byte) (a arrived, ok bool) {
 		}
 		kind = binary.BigEndian.Uint16(b[at-2:])
 	}
-	ip := b[at:]
-	if kind != etherIPv4 || len(ip) < 20 || ip[0]>>4 != 4 || ip[9] != ipUDP {
+	var header, total int
+	switch ip := b[at:]; kind {
+	case etherIPv4:
+		header, total = a.readIPv4(ip)
+	case etherIPv6:
+		header, total = a.readIPv6(ip)
+	}
+	if total == 0 {
 		return a, false
 	}
-	header, total := int(ip[0]&15)*4, int(binary.BigEndian.Uint16(ip[2:]))
-	if header < 20 || total < header+8 || total > len(ip) || binary.BigEndian.Uint16(ip[6:])&0x3fff != 0 {
-		return a, false
-	}
-	udp := ip[header:total]
+	udp := b[at+header : at+total]
 	size := int(binary.BigEndian.Uint16(udp[4:]))
-	if size < 8 || size > len(udp) {
+	if size < udpBytes || size > len(udp) {
 		return a, false
 	}
-	a.from = dataplane.Endpoint{
-		IP:   [16]byte{10: 0xff, 11: 0xff, 12: ip[12], 13: ip[13], 14: ip[14], 15: ip[15]},
-		Port: uint32(binary.BigEndian.Uint16(udp)),
-	}
-	a.to = [4]byte(ip[16:20])
+	a.from.Port = uint32(binary.BigEndian.Uint16(udp))
 	a.port = binary.BigEndian.Uint16(udp[2:])
-	a.payload, a.size = at+header+8, size-8
+	a.payload, a.size = at+header+udpBytes, size-udpBytes
 	return a, true
 }
 
-// channelOf returns the channel of an address, zero when it is none's.
-func channelOf(ip [4]byte) dataplane.Channel {
-	if ip[0] != multicastIP {
-		return 0
+// readIPv4 reads a header and returns its length and that of the packet, which has room for a UDP header; zeros when it
+// is no whole packet with UDP in it.
+func (a *arrived) readIPv4(ip []byte) (header, total int) {
+	if len(ip) < ipv4Bytes || ip[0]>>4 != 4 || ip[9] != ipUDP {
+		return 0, 0
 	}
-	return dataplane.Channel(ip[1])<<16 | dataplane.Channel(ip[2])<<8 | dataplane.Channel(ip[3])
+	header, total = int(ip[0]&15)*4, int(binary.BigEndian.Uint16(ip[2:]))
+	if header < ipv4Bytes || total < header+udpBytes || total > len(ip) || binary.BigEndian.Uint16(ip[6:])&0x3fff != 0 {
+		return 0, 0
+	}
+	a.from.IP, a.to = mapped(ip[12:16]), mapped(ip[16:20])
+	return header, total
 }
 
-// ipv4Of returns the IPv4 address and port of an endpoint, and false when it is no address of a process.
-func ipv4Of(e dataplane.Endpoint) (ip [4]byte, port uint16, ok bool) {
-	mapped := [16]byte{10: 0xff, 11: 0xff, 12: e.IP[12], 13: e.IP[13], 14: e.IP[14], 15: e.IP[15]}
-	ip = [4]byte(e.IP[12:])
-	if e.IP != mapped || e.Port == 0 || e.Port > 0xffff {
-		return ip, 0, false
+// readIPv6 is readIPv4 of IPv6. Packets of ours have no extension headers.
+func (a *arrived) readIPv6(ip []byte) (header, total int) {
+	if len(ip) < ipv6Bytes || ip[0]>>4 != 6 || ip[6] != ipUDP {
+		return 0, 0
 	}
-	addr := netip.AddrFrom4(ip)
-	return ip, uint16(e.Port), !addr.IsUnspecified() && !addr.IsMulticast() && ip[0] != 255
+	total = ipv6Bytes + int(binary.BigEndian.Uint16(ip[4:]))
+	if total < ipv6Bytes+udpBytes || total > len(ip) {
+		return 0, 0
+	}
+	a.from.IP, a.to = [16]byte(ip[8:24]), [16]byte(ip[24:40])
+	return ipv6Bytes, total
 }
+
+// mapped returns an IPv4 address in its IPv6-mapped form.
+func mapped(ip []byte) [16]byte {
+	return [16]byte{10: 0xff, 11: 0xff, 12: ip[0], 13: ip[1], 14: ip[2], 15: ip[3]}
+}
+
+// channelOf returns the channel of an address, zero when it is none's.
+func channelOf(ip [16]byte) dataplane.Channel {
+	if ip[0] == 0xff {
+		return dataplane.ChannelOfIPv6(ip)
+	}
+	if ip != mapped(ip[12:]) {
+		return 0
+	}
+	return dataplane.ChannelOfIPv4([4]byte(ip[12:]))
+}
+
+// isProcess tells whether an endpoint is the address of a process, over IPv6 or over IPv4.
+func isProcess(e dataplane.Endpoint, v6 bool) bool {
+	if e.Port == 0 || e.Port > 0xffff {
+		return false
+	}
+	addr := netip.AddrFrom16(e.IP)
+	if addr.Is4In6() == v6 {
+		return false
+	}
+	addr = addr.Unmap()
+	return !addr.IsUnspecified() && !addr.IsMulticast() && addr != broadcast
+}
+
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255}) // immutable: an address

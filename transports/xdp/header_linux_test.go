@@ -7,93 +7,164 @@ import (
 	"net/netip"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"github.com/khamsin-io/khamsin/dataplane"
 )
 
-// immutable: an example
-var example = origin{mac: mac{2, 0, 0, 0, 0, 1}, ip: [4]byte{10, 0, 0, 1}, port: 7001}
+// examples are origins of both families.
+func examples() []origin {
+	return []origin{
+		{mac: mac{2, 0, 0, 0, 0, 1}, ip: mapped([]byte{10, 0, 0, 1}), port: 7001},
+		{mac: mac{2, 0, 0, 0, 0, 1}, v6: true, ip: netip.MustParseAddr("fd00::12:1").As16(), port: 7001},
+	}
+}
+
+// headers returns the bytes in front of a payload.
+func (o *origin) headers() int { return (Config{IPv6: o.v6}).frameHeaders() }
 
 // frameTo returns an Ethernet frame as the sender makes it.
-func frameTo(to target, payload []byte) []byte {
-	b := make([]byte, frameHeaders, frameHeaders+len(payload))
-	example.write(b, &to, len(payload))
-	return append(b, payload...)
+func (o *origin) frameTo(to target, payload []byte) []byte {
+	b := append(bytes.Repeat([]byte{0xee}, o.headers()), payload...)
+	o.write(b, &to, b[o.headers():])
+	return b
+}
+
+// somebody is a target of an origin's family.
+func (o *origin) somebody() target {
+	to := target{mac: mac{2, 0, 0, 0, 0, 9}, ip: mapped([]byte{10, 0, 0, 9}), port: 65535, ttl: 3}
+	if o.v6 {
+		to.ip = netip.MustParseAddr("fd00::99:9").As16()
+	}
+	return to
 }
 
 // What is written reads back, and other eyes read the same.
 func TestHeaders(t *testing.T) {
-	to := target{mac: mac{2, 0, 0, 0, 0, 9}, ip: [4]byte{10, 0, 0, 9}, port: 65535, ttl: 3}
-	for _, size := range []int{0, 1, 64, 1472, 8972} {
-		payload := bytes.Repeat([]byte{0xab}, size)
-		f := frameTo(to, payload)
-		if !bytes.Equal(f[:12], append(to.mac[:], example.mac[:]...)) || binary.BigEndian.Uint16(f[12:]) != 0x0800 {
-			t.Fatalf("Ethernet header %x", f[:14])
-		}
-		var sum uint32
-		for i := ipOffset; i < udpOffset; i += 2 {
-			sum += uint32(binary.BigEndian.Uint16(f[i:]))
-		}
-		if sum = sum>>16 + sum&0xffff; sum != 0xffff {
-			t.Errorf("the IP header's sum is %#x, want 0xffff", sum)
-		}
-		if f[ipOffset+8] != 3 || f[ipOffset+6]&0x40 == 0 {
-			t.Errorf("TTL %d, flags %#x", f[ipOffset+8], f[ipOffset+6])
-		}
-		a, ok := parse(f)
-		from := dataplane.EndpointOf(netip.AddrPortFrom(netip.AddrFrom4(example.ip), example.port))
-		if !ok || a.from != from || a.to != to.ip || a.port != to.port || a.size != size ||
-			!bytes.Equal(f[a.payload:a.payload+a.size], payload) {
-			t.Errorf("size %d reads as %+v, %v", size, a, ok)
-		}
-		tagged := append(append(bytes.Clone(f[:12]), 0x81, 0, 0, 7), f[12:]...)
-		if b, ok := parse(append(tagged, 0, 0, 0)); !ok || b.size != size || b.payload != a.payload+vlanTag {
-			t.Errorf("tagged and padded: %+v, %v", b, ok)
-		}
-		for n := range f[:min(len(f), 80)] {
-			if _, ok := parse(f[:n]); ok {
-				t.Errorf("the first %d of %d bytes pass for a datagram", n, len(f))
+	for _, o := range examples() {
+		to := o.somebody()
+		for _, size := range []int{0, 1, 2, 7, 8, 9, 64, 1471, 1472, 8972} {
+			payload := bytes.Repeat([]byte{0xab}, size)
+			f := o.frameTo(to, payload)
+			o.check(t, f, &to)
+			a, ok := parse(f)
+			from := dataplane.EndpointOf(netip.AddrPortFrom(netip.AddrFrom16(o.ip), o.port))
+			if !ok || a.from != from || a.to != to.ip || a.port != to.port || a.size != size ||
+				!bytes.Equal(f[a.payload:a.payload+a.size], payload) {
+				t.Errorf("size %d reads as %+v, %v", size, a, ok)
+			}
+			tagged := append(append(bytes.Clone(f[:12]), 0x81, 0, 0, 7), f[12:]...)
+			if b, ok := parse(append(tagged, 0, 0, 0)); !ok || b.size != size || b.payload != a.payload+vlanTag {
+				t.Errorf("tagged and padded: %+v, %v", b, ok)
+			}
+			for n := range f[:min(len(f), 80)] {
+				if _, ok := parse(f[:n]); ok {
+					t.Errorf("the first %d of %d bytes pass for a datagram", n, len(f))
+				}
 			}
 		}
 	}
 }
 
-func TestMulticastAddresses(t *testing.T) {
-	for ch, want := range map[dataplane.Channel]string{
-		1: "01:00:5e:00:00:01", 0x818203: "01:00:5e:01:82:03", dataplane.ChannelMax: "01:00:5e:7f:ff:ff",
-	} {
-		ip := ch.IPv4().As4()
-		m := multicastMAC(ip)
-		if got := net.HardwareAddr(m[:]).String(); got != want || channelOf(ip) != ch {
-			t.Errorf("channel %v: %s, want %s; back %v", ch, got, want, channelOf(ip))
+// check looks at a frame as a host would that receives it.
+func (o *origin) check(t *testing.T, f []byte, to *target) {
+	t.Helper()
+	if !bytes.Equal(f[:12], append(to.mac[:], o.mac[:]...)) {
+		t.Fatalf("Ethernet header %x", f[:14])
+	}
+	ip := f[14:]
+	if !o.v6 {
+		if binary.BigEndian.Uint16(f[12:]) != 0x0800 || ip[8] != to.ttl || ip[6]&0x40 == 0 || slowSum(ip[:20]) != 0xffff {
+			t.Errorf("IP header %x", ip[:20])
+		}
+		return
+	}
+	if binary.BigEndian.Uint16(f[12:]) != 0x86dd || ip[0] != 0x60 || ip[7] != to.ttl {
+		t.Errorf("IP header %x", ip[:40])
+	}
+	udp := ip[40:]
+	pseudo := append(bytes.Clone(ip[8:40]), 0, 0, byte(len(udp)>>8), byte(len(udp)), 0, 0, 0, 17)
+	if sum := slowSum(append(pseudo, udp...)); sum != 0xffff || udp[6] == 0 && udp[7] == 0 {
+		t.Errorf("%d bytes of UDP have the sum %#x with the checksum %x, want 0xffff", len(udp), sum, udp[6:8])
+	}
+}
+
+// slowSum is the sum of the Internet checksum, as RFC 1071 explains it.
+func slowSum(b []byte) uint32 {
+	var sum uint32
+	for i := 0; i < len(b); i += 2 {
+		word := uint32(b[i]) << 8
+		if i+1 < len(b) {
+			word |= uint32(b[i+1])
+		}
+		if sum += word; sum > 0xffff {
+			sum -= 0xffff
 		}
 	}
-	if channelOf([4]byte{224, 0, 0, 1}) != 0 {
-		t.Error("224.0.0.1 is a channel")
+	return sum
+}
+
+// The checksum is right for any payload, and never zero, which would say that there is none.
+func TestChecksumIPv6(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		o := examples()[1]
+		to := o.somebody()
+		to.port = rapid.Uint16().Draw(r, "port")
+		o.check(t, o.frameTo(to, rapid.SliceOfN(rapid.Byte(), 0, 100).Draw(r, "payload")), &to)
+	})
+	o := examples()[1]
+	to := o.somebody()
+	for i := range 1 << 16 { // one of these makes the sum come out as zero
+		o.check(t, o.frameTo(to, []byte{byte(i >> 8), byte(i)}), &to)
+	}
+}
+
+func TestMulticastAddresses(t *testing.T) {
+	for ch, want := range map[dataplane.Channel][2]string{
+		1:                    {"01:00:5e:00:00:01", "33:33:53:00:00:01"},
+		0x818203:             {"01:00:5e:01:82:03", "33:33:53:81:82:03"},
+		dataplane.ChannelMax: {"01:00:5e:7f:ff:ff", "33:33:53:ff:ff:ff"},
+	} {
+		for i, six := range []bool{false, true} {
+			ip := (&Config{IPv6: six}).group(ch).As16()
+			m := multicastMAC(ip)
+			if got := net.HardwareAddr(m[:]).String(); got != want[i] || channelOf(ip) != ch {
+				t.Errorf("channel %v: %s, want %s; back %v", ch, got, want[i], channelOf(ip))
+			}
+		}
+	}
+	for _, text := range []string{"224.0.0.1", "ff02::1", "10.0.0.1", "fd00::1", "::ef00:1"} {
+		if ch := channelOf(netip.MustParseAddr(text).As16()); ch != 0 {
+			t.Errorf("%s is channel %d", text, ch)
+		}
 	}
 }
 
 func TestEndpoints(t *testing.T) {
-	for text, want := range map[string]bool{
-		"10.0.0.1:1": true, "10.0.0.1:0": false, "0.0.0.0:1": false, "239.0.0.1:1": false, "255.255.255.255:1": false,
-		"[2001:db8::1]:1": false,
+	for text, want := range map[string][2]bool{ // over IPv4, over IPv6
+		"10.0.0.1:1": {true, false}, "10.0.0.1:0": {}, "0.0.0.0:1": {}, "239.0.0.1:1": {}, "255.255.255.255:1": {},
+		"[2001:db8::1]:1": {false, true}, "[fe80::1]:9": {false, true}, "[::]:1": {}, "[ff15::1]:1": {}, "[fd00::1]:0": {},
 	} {
-		if _, _, ok := ipv4Of(dataplane.EndpointOf(netip.MustParseAddrPort(text))); ok != want {
-			t.Errorf("%s: %v", text, ok)
+		e := dataplane.EndpointOf(netip.MustParseAddrPort(text))
+		if got := [2]bool{isProcess(e, false), isProcess(e, true)}; got != want {
+			t.Errorf("%s: %v, want %v", text, got, want)
 		}
 	}
-	if _, _, ok := ipv4Of(dataplane.Endpoint{IP: [16]byte{10: 0xff, 11: 0xff, 12: 10, 15: 1}, Port: 1 << 16}); ok {
+	if isProcess(dataplane.Endpoint{IP: mapped([]byte{10, 0, 0, 1}), Port: 1 << 16}, false) {
 		t.Error("a port above 65535")
 	}
 }
 
 // FuzzParse: no frame makes parse panic or return what lies outside it.
 func FuzzParse(f *testing.F) {
-	good := frameTo(target{ip: [4]byte{239, 1, 2, 3}, port: 7}, []byte("payload"))
-	f.Add(good)
-	f.Add(good[:30])
-	f.Add(append(append(bytes.Clone(good[:12]), 0x81, 0, 0, 7), good[12:]...))
+	for _, o := range examples() {
+		good := o.frameTo(o.somebody(), []byte("payload"))
+		f.Add(good)
+		f.Add(good[:30])
+		f.Add(append(append(bytes.Clone(good[:12]), 0x81, 0, 0, 7), good[12:]...))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if a, ok := parse(b); ok && (a.payload < frameHeaders || a.size < 0 || a.payload+a.size > len(b)) {
+		if a, ok := parse(b); ok && (a.payload < etherHeader+headersIPv4 || a.size < 0 || a.payload+a.size > len(b)) {
 			t.Errorf("%+v of %d bytes", a, len(b))
 		}
 	})
@@ -127,11 +198,38 @@ func TestMemberships(t *testing.T) {
 	}
 }
 
+const membershipsSix = `1    lo              ff020000000000000000000000000001     1 0000000C 0
+12   veth0           ff1500000000000000004b4853000007     2 00000004 0
+12   veth0           ff1500000000000000004b4853818203    11 00000004 0
+12   veth0           ff0200000000000000000001ff000001     1 00000004 0
+13   veth1           ff1500000000000000004b4853000008     1 00000004 0
+`
+
+func TestMembershipsIPv6(t *testing.T) {
+	counts := map[dataplane.Channel]int{}
+	if !scanMembershipsIPv6([]byte(membershipsSix), 12, counts) {
+		t.Fatal("not understood")
+	}
+	if counts[7] != 2 || counts[0x818203] != 11 || len(counts) != 2 {
+		t.Errorf("counts %v", counts)
+	}
+	for _, bad := range []string{
+		"\n", "x lo ff020000000000000000000000000001 1\n", "1 lo ff02 1\n", "1 lo ff020000000000000000000000000001 x\n",
+		"1 lo zz020000000000000000000000000001 1\n", "1 lo ff0200000000000000000000000000010 1\n", "1 lo\n",
+	} {
+		if scanMembershipsIPv6([]byte(bad), 1, counts) {
+			t.Errorf("%q passes", bad)
+		}
+	}
+}
+
 func FuzzMemberships(f *testing.F) {
 	f.Add([]byte(memberships))
+	f.Add([]byte(membershipsSix))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		counts := map[dataplane.Channel]int{}
 		scanMemberships(text, 12, counts)
+		scanMembershipsIPv6(text, 12, counts)
 		for ch, n := range counts {
 			if n < 0 || ch > dataplane.ChannelMax {
 				t.Errorf("channel %v: %d", ch, n)

@@ -3,6 +3,7 @@ package xdp
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"io"
 	"maps"
@@ -16,7 +17,7 @@ import (
 func (r *resolver) lookAround() {
 	clear(r.counts)
 	text, err := r.readMemberships()
-	if err != nil || !scanMemberships(text, r.ifIndex, r.counts) {
+	if err != nil || !r.scan(text) {
 		return // until it works again all are as they were
 	}
 	r.mu.Lock()
@@ -49,7 +50,7 @@ func (r *resolver) readMemberships() ([]byte, error) {
 		if len(r.text) == cap(r.text) {
 			r.text = slices.Grow(r.text, 4096)
 		}
-		n, err := r.igmp.ReadAt(r.text[len(r.text):cap(r.text)], int64(len(r.text)))
+		n, err := r.members.ReadAt(r.text[len(r.text):cap(r.text)], int64(len(r.text)))
 		r.text = r.text[:len(r.text)+n]
 		if errors.Is(err, io.EOF) || err == nil && n == 0 {
 			return r.text, nil
@@ -58,6 +59,38 @@ func (r *resolver) readMemberships() ([]byte, error) {
 			return nil, err
 		}
 	}
+}
+
+// scan counts the listeners of each channel in the kernel's list.
+func (r *resolver) scan(text []byte) bool {
+	if r.v6 {
+		return scanMembershipsIPv6(text, r.ifIndex, r.counts)
+	}
+	return scanMemberships(text, r.ifIndex, r.counts)
+}
+
+// scanMembershipsIPv6 reads /proc/net/igmp6: a line for each group, with the interface's index and name, the address in
+// hexadecimal, and how many sockets joined. It returns as scanMemberships does.
+func scanMembershipsIPv6(text []byte, ifIndex int, counts map[dataplane.Channel]int) bool {
+	for len(text) > 0 {
+		var line []byte
+		line, text, _ = bytes.Cut(text, newline)
+		first, rest := nextField(line)
+		_, rest = nextField(rest)
+		address, rest := nextField(rest)
+		third, _ := nextField(rest)
+		var ip [16]byte
+		index, ok := number(first, 10)
+		users, ok2 := number(third, 10)
+		n, err := hex.Decode(ip[:], address[:min(len(address), 2*len(ip))])
+		if !ok || !ok2 || err != nil || n != len(ip) || len(address) != 2*len(ip) || users > math.MaxInt32 {
+			return false
+		}
+		if ch := dataplane.ChannelOfIPv6(ip); index == uint64(ifIndex) && ch != 0 {
+			counts[ch] = int(users)
+		}
+	}
+	return true
 }
 
 // scanMemberships reads /proc/net/igmp: a line for each interface, beginning with its index, and behind it a line,
@@ -90,7 +123,7 @@ func scanMemberships(text []byte, ifIndex int, counts map[dataplane.Channel]int)
 		if mine {
 			var ip [4]byte
 			binary.NativeEndian.PutUint32(ip[:], uint32(group))
-			counts[channelOf(ip)] = int(users)
+			counts[dataplane.ChannelOfIPv4(ip)] = int(users)
 		}
 	}
 	return true

@@ -74,11 +74,11 @@ func (r *resolver) listenAgain() error {
 
 // onNeighbour takes in one piece of news.
 func (r *resolver) onNeighbour(u *netlink.NeighUpdate) {
-	ip := u.IP.To4()
-	if u.LinkIndex != r.ifIndex || ip == nil {
+	ip := u.IP.To16()
+	if u.LinkIndex != r.ifIndex || ip == nil || (u.IP.To4() == nil) != r.v6 {
 		return
 	}
-	hop := [4]byte(ip)
+	hop := [16]byte(ip)
 	old, had := r.neighbours[hop]
 	if u.Type == unix.RTM_DELNEIGH || len(u.HardwareAddr) != len(mac{}) {
 		if !had {

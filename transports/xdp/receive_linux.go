@@ -22,7 +22,6 @@ type receiver struct {
 	cfg       *Config
 	arena     *frame.Arena
 	local     dataplane.Endpoint
-	ip        [4]byte
 	sockets   []*socket
 	shift     uint // log2 of the arena's chunk size
 	turn      int
@@ -150,7 +149,7 @@ func (r *receiver) accept(f frame.Frame, p *dataplane.Packet) bool {
 	ch := channelOf(a.to)
 	switch {
 	case ch != 0 && a.port == r.cfg.GroupPort:
-	case ch == 0 && a.to == r.ip && uint32(a.port) == r.local.Port:
+	case ch == 0 && a.to == r.local.IP && uint32(a.port) == r.local.Port:
 	default:
 		r.foreign.Inc()
 		return false

@@ -19,7 +19,7 @@ import (
 
 // route says how a host is reached.
 type route struct {
-	hop    [4]byte // neighbour on the link: the host, or a gateway
+	hop    [16]byte // neighbour on the link: the host, or a gateway
 	mac    mac
 	direct bool // by this interface, from here, and the neighbour's address is known
 	stale  bool // the kernel is not sure that the neighbour is still there
@@ -40,17 +40,18 @@ const (
 // goroutine of the resolver's looks it up meanwhile.
 type resolver struct {
 	ifIndex int
+	v6      bool
 	handle  *netlink.Handle
-	igmp    *os.File // the kernel's list of multicast memberships, in the interface's namespace
+	members *os.File // the kernel's list of multicast memberships, in the interface's namespace
 
-	routes atomic.Pointer[map[[4]byte]route]
+	routes atomic.Pointer[map[[16]byte]route]
 	lonely atomic.Pointer[map[dataplane.Channel]bool] // channels with no listener but this transport
 
 	namespace  netns.NsHandle
 	updates    chan netlink.NeighUpdate // the kernel's news of neighbours
-	neighbours map[[4]byte]neighbour    // the goroutine's
+	neighbours map[[16]byte]neighbour   // the goroutine's
 
-	wants   chan [4]byte
+	wants   chan [16]byte
 	refresh chan struct{}
 	look    chan struct{}
 	done    chan struct{}
@@ -65,13 +66,17 @@ type resolver struct {
 	joined map[dataplane.Channel]bool // channels that this transport has joined
 }
 
-const membershipsFile = "/proc/thread-self/net/igmp"
+const (
+	membershipsIPv4 = "/proc/thread-self/net/igmp"
+	membershipsIPv6 = "/proc/thread-self/net/igmp6"
+)
 
-// newResolver starts a resolver for an interface in the calling thread's network namespace.
-func newResolver(ifIndex int) (*resolver, error) {
+// newResolver starts a resolver for an interface in the calling thread's network namespace, and one family.
+func newResolver(ifIndex int, v6 bool) (*resolver, error) {
 	r := &resolver{
 		ifIndex: ifIndex,
-		wants:   make(chan [4]byte, wantsMax),
+		v6:      v6,
+		wants:   make(chan [16]byte, wantsMax),
 		refresh: make(chan struct{}, 1),
 		look:    make(chan struct{}, 1),
 		done:    make(chan struct{}),
@@ -79,9 +84,9 @@ func newResolver(ifIndex int) (*resolver, error) {
 		counts:  map[dataplane.Channel]int{},
 
 		namespace:  netns.None(),
-		neighbours: map[[4]byte]neighbour{},
+		neighbours: map[[16]byte]neighbour{},
 	}
-	r.routes.Store(&map[[4]byte]route{})
+	r.routes.Store(&map[[16]byte]route{})
 	r.lonely.Store(&map[dataplane.Channel]bool{})
 	if err := r.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("xdp: routes and neighbours: %w", err), r.release())
@@ -99,7 +104,11 @@ func (r *resolver) open() (err error) {
 	if r.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return err
 	}
-	if r.igmp, err = os.Open(membershipsFile); err != nil {
+	file := membershipsIPv4
+	if r.v6 {
+		file = membershipsIPv6
+	}
+	if r.members, err = os.Open(file); err != nil {
 		return err
 	}
 	return r.listen(nil)
@@ -111,8 +120,8 @@ func (r *resolver) release() error {
 	if r.handle != nil {
 		r.handle.Close()
 	}
-	if r.igmp != nil {
-		errs = append(errs, r.igmp.Close())
+	if r.members != nil {
+		errs = append(errs, r.members.Close())
 	}
 	if r.namespace.IsOpen() {
 		errs = append(errs, r.namespace.Close())
@@ -139,9 +148,9 @@ func poke(c chan struct{}) {
 }
 
 // route returns how a host is reached, as far as that is known. Sender only.
-func (r *resolver) route(ip [4]byte, now clock.Time) route {
+func (r *resolver) route(ip [16]byte, now clock.Time) route {
 	known, ok := (*r.routes.Load())[ip]
-	noWay := !ok || known.hop == [4]byte{} && !known.fixed // else the neighbour's address comes by itself
+	noWay := !ok || known.hop == [16]byte{} && !known.fixed // else the neighbour's address comes by itself
 	if noWay && now-r.asked >= askEvery {
 		r.asked = now
 		select {
@@ -215,9 +224,9 @@ func (r *resolver) run() {
 }
 
 // learn looks up one host.
-func (r *resolver) learn(ip [4]byte) {
+func (r *resolver) learn(ip [16]byte) {
 	now := *r.routes.Load()
-	if old, ok := now[ip]; ok && old.hop != ([4]byte{}) {
+	if old, ok := now[ip]; ok && old.hop != ([16]byte{}) {
 		return // its neighbour is awaited
 	}
 	next := maps.Clone(now)
@@ -238,7 +247,10 @@ func (r *resolver) relearn() {
 }
 
 // lookUp returns the way to a host, without the neighbour's address.
-func (r *resolver) lookUp(ip [4]byte) route {
+func (r *resolver) lookUp(ip [16]byte) route {
+	if ip[0] == 0xfe && ip[1]&0xc0 == 0x80 { // valid on a link: on this one, without a route
+		return route{hop: ip}
+	}
 	found, err := r.handle.RouteGet(net.IP(ip[:]))
 	if err != nil || len(found) == 0 {
 		return route{} // no route now: asked for again
@@ -248,8 +260,8 @@ func (r *resolver) lookUp(ip [4]byte) route {
 		return route{fixed: true}
 	}
 	hop := ip
-	if gw := way.Gw.To4(); gw != nil {
-		hop = [4]byte(gw)
+	if gw := way.Gw.To16(); gw != nil && !gw.IsUnspecified() {
+		hop = [16]byte(gw)
 	}
 	return route{hop: hop}
 }

@@ -33,8 +33,9 @@ type sender struct {
 	now      clock.Time // of this Send
 	shift    uint
 	chunk    uint32  // bytes of a UMEM chunk
+	headers  uint32  // bytes in front of a payload
 	inFlight []uint8 // descriptors of each chunk that are under way
-	probed   map[[4]byte]clock.Time
+	probed   map[[16]byte]clock.Time
 	staged   int // packets that were put into the ring since the last kick
 
 	packets, bytes, multicasts, dropped, calls, copied counters.Counter
@@ -45,8 +46,9 @@ func (s *sender) init(socket *socket) {
 	s.socket = socket
 	s.shift = uint(bits.TrailingZeros(uint(s.cfg.Arena.ChunkSize)))
 	s.chunk = uint32(s.cfg.umemChunk())
+	s.headers = uint32(s.cfg.frameHeaders())
 	s.inFlight = make([]uint8, len(s.arena.Memory())>>s.shift)
-	s.probed = map[[4]byte]clock.Time{}
+	s.probed = map[[16]byte]clock.Time{}
 }
 
 // send sends the batch and returns how many packets it accepted.
@@ -89,18 +91,17 @@ func (s *sender) route(p *dataplane.Packet) (to target, ok bool) {
 			!s.cfg.Exclusive && !s.resolver.alone(p.Channel, s.now) {
 			return to, false
 		}
-		ip := [4]byte{multicastIP, byte(p.Channel >> 16), byte(p.Channel >> 8), byte(p.Channel)}
+		ip := s.cfg.group(p.Channel).As16()
 		return target{mac: multicastMAC(ip), ip: ip, port: s.cfg.GroupPort, ttl: byte(s.cfg.TTL)}, true
 	}
-	ip, port, ok := ipv4Of(p.To)
-	if !ok {
+	if !isProcess(p.To, s.cfg.IPv6) {
 		return to, false
 	}
-	r := s.resolver.route(ip, s.now)
+	r := s.resolver.route(p.To.IP, s.now)
 	if !r.direct || r.stale && s.probes(r.hop) {
 		return to, false
 	}
-	return target{mac: r.mac, ip: ip, port: port, ttl: ttlUnicast}, true
+	return target{mac: r.mac, ip: p.To.IP, port: uint16(p.To.Port), ttl: ttlUnicast}, true
 }
 
 // probeEvery is how often a packet goes through the stack though it need not, when the kernel is not sure any more that
@@ -108,7 +109,7 @@ func (s *sender) route(p *dataplane.Packet) (to target, ok bool) {
 const probeEvery = clock.Time(1e9)
 
 // probes tells whether it is time for that.
-func (s *sender) probes(hop [4]byte) bool {
+func (s *sender) probes(hop [16]byte) bool {
 	if last, ok := s.probed[hop]; ok && s.now-last < probeEvery {
 		return false
 	}
@@ -121,7 +122,7 @@ func (s *sender) stage(p *dataplane.Packet, to *target) bool {
 	f := p.Frame
 	descs := 1
 	if s.cfg.segments() {
-		descs = int((f.Off+f.Len-1)/s.chunk-(f.Off-frameHeaders)/s.chunk) + 1
+		descs = int((f.Off+f.Len-1)/s.chunk-(f.Off-s.headers)/s.chunk) + 1
 	}
 	if s.socket.tx.roomFor(descs) < descs {
 		s.kick()
@@ -141,8 +142,9 @@ func (s *sender) stage(p *dataplane.Packet, to *target) bool {
 	if p.Channel != 0 {
 		s.multicasts.Inc()
 	}
-	whole := frame.Frame{Chunk: f.Chunk, Off: f.Off - frameHeaders, Len: frameHeaders + f.Len}
-	s.origin.write(s.arena.Bytes(whole)[:frameHeaders], to, int(f.Len))
+	whole := frame.Frame{Chunk: f.Chunk, Off: f.Off - s.headers, Len: s.headers + f.Len}
+	b := s.arena.Bytes(whole)
+	s.origin.write(b, to, b[s.headers:])
 	s.describe(whole)
 	s.staged++
 	return true

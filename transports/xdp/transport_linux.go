@@ -61,7 +61,7 @@ func Open(cfg Config) (*Transport, error) {
 		return nil, fmt.Errorf("xdp: %w", err)
 	}
 	t := &Transport{cfg: cfg, ifi: ifi}
-	if t.resolver, err = newResolver(ifi.Index); err != nil {
+	if t.resolver, err = newResolver(ifi.Index, cfg.IPv6); err != nil {
 		return nil, err
 	}
 	if err := t.open(); err != nil {
@@ -73,7 +73,7 @@ func Open(cfg Config) (*Transport, error) {
 // open opens the UDP transport, and beside it the sockets.
 func (t *Transport) open() error {
 	cfg := udp.Config{
-		Interface: t.cfg.Interface, LocalIP: t.cfg.LocalIP, Port: t.cfg.Port, PortTries: t.cfg.PortTries,
+		Interface: t.cfg.Interface, LocalIP: t.cfg.LocalIP, IPv6: t.cfg.IPv6, Port: t.cfg.Port, PortTries: t.cfg.PortTries,
 		GroupPort: t.cfg.GroupPort, Channels: t.cfg.Channels, TTL: t.cfg.TTL, MTU: t.cfg.MTU,
 		RecvBuffer: t.cfg.RecvBuffer, SendBuffer: t.cfg.SendBuffer, Arena: t.cfg.Arena, Log: t.cfg.Log,
 		DisableGRO: true, Beside: t.openBeside,
@@ -103,11 +103,10 @@ func (t *Transport) open() error {
 
 // openBeside opens the AF_XDP sockets and connects them to the demultiplexer.
 func (t *Transport) openBeside(arena *frame.Arena, local dataplane.Endpoint) (udp.Source, error) {
-	ip := local.AddrPort().Addr().As4()
-	t.receiver = receiver{cfg: &t.cfg, arena: arena, local: local, ip: ip, transport: t}
+	t.receiver = receiver{cfg: &t.cfg, arena: arena, local: local, transport: t}
 	t.sender = sender{
 		cfg: &t.cfg, arena: arena, resolver: t.resolver, clock: clock.Monotonic(),
-		origin: origin{mac: mac(t.ifi.HardwareAddr), ip: ip, port: uint16(local.Port)},
+		origin: origin{mac: mac(t.ifi.HardwareAddr), v6: t.cfg.IPv6, ip: local.IP, port: uint16(local.Port)},
 	}
 	var err error
 	t.demux, err = bpf.OpenDemux(bpf.DemuxConfig{
@@ -126,7 +125,7 @@ func (t *Transport) openBeside(arena *frame.Arena, local dataplane.Endpoint) (ud
 // frameMax returns the bytes of the longest frame that the sockets take.
 func (t *Transport) frameMax() int {
 	if t.cfg.segments() {
-		return t.cfg.MTU + frameHeaders + vlanTag
+		return t.cfg.MTU + t.cfg.frameHeaders() + vlanTag
 	}
 	return t.cfg.umemChunk() - t.cfg.headroom() - roomInFront
 }
@@ -299,7 +298,15 @@ func (t *Transport) changeGroup(ch dataplane.Channel, group uint32,
 
 // group returns the address and port of a channel.
 func (t *Transport) group(ch dataplane.Channel) netip.AddrPort {
-	return netip.AddrPortFrom(ch.IPv4(), t.cfg.GroupPort)
+	return netip.AddrPortFrom(t.cfg.group(ch), t.cfg.GroupPort)
+}
+
+// group returns the address of a channel.
+func (c *Config) group(ch dataplane.Channel) netip.Addr {
+	if c.IPv6 {
+		return ch.IPv6()
+	}
+	return ch.IPv4()
 }
 
 // Stats returns counters since the transport was opened, of both ways together.

@@ -92,12 +92,24 @@ func bypassing(tb testing.TB, from, to *Transport, ch dataplane.Channel) {
 	})
 }
 
+// overBoth runs a test over IPv4 and over IPv6.
+func overBoth(t *testing.T, test func(t *testing.T, six bool)) {
+	t.Helper()
+	t.Run("ipv4", func(t *testing.T) { test(t, false) })
+	t.Run("ipv6", func(t *testing.T) { test(t, true) })
+}
+
 // Packets do go past the stack, both ways, in frames that are not copied here, once the neighbour is known.
 func TestBypass(t *testing.T) {
 	requireXDP(t)
-	hosts := netns.Pair(t, prefix, netns.Options{})
-	a := openUntilEnd(t, hosts[0], Config{GroupPort: groupPort})
-	b := openUntilEnd(t, hosts[1], Config{GroupPort: groupPort})
+	overBoth(t, testBypass)
+}
+
+func testBypass(t *testing.T, six bool) {
+	t.Helper()
+	hosts := netns.Pair(t, prefix, netns.Options{IPv6: six})
+	a := openUntilEnd(t, hosts[0], Config{IPv6: six, GroupPort: groupPort})
+	b := openUntilEnd(t, hosts[1], Config{IPv6: six, GroupPort: groupPort})
 	check(t, b.Subscribe(9))
 	for _, ch := range []dataplane.Channel{0, 9} {
 		bypassing(t, a, b, ch)
@@ -128,10 +140,15 @@ func TestBypass(t *testing.T) {
 // stays what it is.
 func TestFanOut(t *testing.T) {
 	requireXDP(t)
-	hosts := netns.Bridged(t, prefix, 3, netns.Options{})
+	overBoth(t, testFanOut)
+}
+
+func testFanOut(t *testing.T, six bool) {
+	t.Helper()
+	hosts := netns.Bridged(t, prefix, 3, netns.Options{IPv6: six})
 	var trs []*Transport
 	for _, h := range hosts {
-		trs = append(trs, openUntilEnd(t, h, Config{}))
+		trs = append(trs, openUntilEnd(t, h, Config{IPv6: six}))
 	}
 	bypassing(t, trs[0], trs[1], 0)
 	bypassing(t, trs[0], trs[2], 0)
@@ -167,9 +184,14 @@ func TestFanOut(t *testing.T) {
 // A bridge that forwards multicasts only to who joined has heard of the join.
 func TestJoinIsAnnounced(t *testing.T) {
 	requireXDP(t)
-	hosts := netns.Bridged(t, prefix, 2, netns.Options{Snooping: true})
-	a := openUntilEnd(t, hosts[0], Config{GroupPort: groupPort, Exclusive: true})
-	b := openUntilEnd(t, hosts[1], Config{GroupPort: groupPort, Exclusive: true})
+	overBoth(t, testJoinIsAnnounced)
+}
+
+func testJoinIsAnnounced(t *testing.T, six bool) {
+	t.Helper()
+	hosts := netns.Bridged(t, prefix, 2, netns.Options{Snooping: true, IPv6: six})
+	a := openUntilEnd(t, hosts[0], Config{IPv6: six, GroupPort: groupPort, Exclusive: true})
+	b := openUntilEnd(t, hosts[1], Config{IPv6: six, GroupPort: groupPort, Exclusive: true})
 	check(t, b.Subscribe(9))
 	until(t, "a multicast through the bridge", func() bool {
 		send(t, a, dataplane.Endpoint{}, 9, []byte("m"))
@@ -271,10 +293,15 @@ func groupPacket(group uint32) []byte {
 // rows: IPM-18
 func TestGroupFilter(t *testing.T) {
 	requireXDP(t)
+	overBoth(t, testGroupFilter)
+}
+
+func testGroupFilter(t *testing.T, six bool) {
+	t.Helper()
 	for _, exclusive := range []bool{false, true} {
-		hosts := netns.Pair(t, prefix, netns.Options{})
-		a := openUntilEnd(t, hosts[0], Config{GroupPort: groupPort, Exclusive: exclusive})
-		b := openUntilEnd(t, hosts[1], Config{GroupPort: groupPort, GroupFilter: true, Exclusive: exclusive})
+		hosts := netns.Pair(t, prefix, netns.Options{IPv6: six})
+		a := openUntilEnd(t, hosts[0], Config{IPv6: six, GroupPort: groupPort, Exclusive: exclusive})
+		b := openUntilEnd(t, hosts[1], Config{IPv6: six, GroupPort: groupPort, GroupFilter: true, Exclusive: exclusive})
 		check(t, b.Subscribe(9), b.Admit(9, 5), b.Admit(9, 7))
 		round := func(want ...uint32) {
 			t.Helper()
@@ -411,15 +438,23 @@ func talk(t *testing.T, from, to *netns.Host) {
 // A neighbour whose Ethernet address changes is followed.
 func TestNeighbourChanges(t *testing.T) {
 	requireXDP(t)
-	hosts := netns.Pair(t, prefix, netns.Options{})
-	a, b := openUntilEnd(t, hosts[0], Config{}), open(t, hosts[1], Config{Port: 7600})
+	overBoth(t, testNeighbourChanges)
+}
+
+func testNeighbourChanges(t *testing.T, six bool) {
+	t.Helper()
+	hosts := netns.Pair(t, prefix, netns.Options{IPv6: six})
+	a, b := openUntilEnd(t, hosts[0], Config{IPv6: six}), open(t, hosts[1], Config{IPv6: six, Port: 7600})
 	bypassing(t, a, b, 0)
 	check(t, b.Close())
 	hosts[1].Run("ip", "link", "set", "dev", netns.Interface, "down")
 	hosts[1].Run("ip", "link", "set", "dev", netns.Interface, "address", "02:00:00:00:00:77")
 	hosts[1].Run("ip", "link", "set", "dev", netns.Interface, "up")
+	if six { // an IPv6 address does not outlive its link
+		hosts[1].Run("ip", "addr", "add", hosts[1].IPv6.String()+"/64", "dev", netns.Interface, "nodad")
+	}
 	hosts[0].Run("ip", "neigh", "flush", "dev", netns.Interface) // as the kernel would in time, or by an announcement
-	b = openUntilEnd(t, hosts[1], Config{Port: 7600})
+	b = openUntilEnd(t, hosts[1], Config{IPv6: six, Port: 7600})
 	until(t, "a packet to the new address", func() bool {
 		send(t, a, b.Local(), 0, []byte("new"))
 		return receive(t, b, 20*time.Millisecond) == "new"

@@ -46,6 +46,7 @@ func TestCheckersOverTransports(t *testing.T) {
 		{"unicast tree over ipv6", 20, false, newBridgedIPv6, tree(true)},
 		{"filtered udp", 20, true, newBridged, over(vsync.FilteredUDP(), false)},
 		{"xdp", 20, true, newBridged, over(vsync.XDP(vsync.XDPOptions{}), false)},
+		{"xdp over ipv6", 20, true, newBridgedIPv6, over(vsync.XDP(vsync.XDPOptions{}), true)},
 		{"generic xdp", 20, true, newBridged, over(vsync.XDP(vsync.XDPOptions{Generic: true}), false)},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -22,6 +22,8 @@ type Floor struct {
 	Ring   float64 `json:"ring_round_trip_ns"`  // between two goroutines that poll
 	Clock  float64 `json:"clock_read_ns"`       // of the clock that stamps messages
 	System float64 `json:"null_system_call_ns"` // the cheapest call of the system
+
+	XDP []XDPWay `json:"xdp_baseline,omitempty"` // see MeasureXDP
 }
 
 // Flow is a stream of datagrams as its slowest receiver got it.
@@ -60,6 +62,7 @@ type floorOrder struct {
 	Blast int    // multicast datagrams of so many bytes
 	Spin  bool   // poll instead of sleeping
 	Alone bool   // what needs no other member
+	Way   string // of the comparison of AF_XDP: Sink and Blast by that
 }
 
 // floorReport is a step's result.
@@ -71,6 +74,9 @@ type floorReport struct {
 	Ring    float64
 	Clock   float64
 	System  float64
+
+	Processor float64 // seconds that a way's receiver took
+	Missing   string  // why a way is not to be had
 }
 
 // alone measures what needs no other member.

@@ -19,11 +19,13 @@ import (
 type floorServer struct {
 	running atomic.Bool
 	done    chan struct{}
-	socket  int
 	clock   hostClock
 	ages    *hdrhistogram.Histogram // of what an echo got
 	count   uint64
 	err     error
+
+	close     func() error  // of what serves
+	processor time.Duration // of a way's receiver
 }
 
 // rawWait bounds a receive that sleeps, so that the end of a measurement is noticed and a lost packet hangs nothing.
@@ -36,11 +38,13 @@ func (f *floorServer) do(ctx context.Context, o *floorOrder) (*floorReport, erro
 		return f.alone(), nil
 	case o.Stop:
 		err := f.stop()
-		r := &floorReport{Count: f.count}
+		r := &floorReport{Count: f.count, Processor: f.processor.Seconds()}
 		if f.ages != nil {
 			r.Latency = latencyOf(f.ages)
 		}
 		return r, err
+	case o.Way != "":
+		return f.doWay(ctx, o)
 	case o.Echo:
 		return &floorReport{}, f.serve(o, func(s int) { f.echo(s, o.Spin) })
 	case o.Sink > 0:
@@ -62,14 +66,19 @@ func (f *floorServer) serve(o *floorOrder, work func(socket int)) error {
 	if err != nil {
 		return err
 	}
-	f.socket, f.done, f.clock, f.count, f.err = s, make(chan struct{}), newHostClock(), 0, nil
-	f.ages = newHistogram()
+	return f.run(func() error { return unix.Close(s) }, func() { work(s) })
+}
+
+// run runs work, on a thread of its own, until stop, which closes what it works with.
+func (f *floorServer) run(closing func() error, work func()) error {
+	f.close, f.done, f.clock, f.count, f.err = closing, make(chan struct{}), newHostClock(), 0, nil
+	f.ages, f.processor = newHistogram(), 0
 	f.running.Store(true)
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		defer close(f.done)
-		work(s)
+		work()
 	}()
 	return nil
 }
@@ -80,7 +89,7 @@ func (f *floorServer) stop() error {
 		return nil
 	}
 	<-f.done
-	return errors.Join(f.err, unix.Close(f.socket))
+	return errors.Join(f.err, f.close())
 }
 
 // echo sends every datagram back.

@@ -35,8 +35,8 @@ type Network struct {
 	ChannelLow, ChannelHigh uint32
 	MaxChannels             int
 
-	// IPv6 takes the interface's IPv6 address instead of its IPv4 one. All processes of a system need the same. A loopback
-	// interface usually has no route for IPv6 multicast; UnicastOnly or TCPOnly do without.
+	// IPv6 takes the interface's IPv6 address instead of its IPv4 one. All processes of a system need the same. A
+	// loopback interface usually has no route for IPv6 multicast; UnicastOnly or TCPOnly do without.
 	IPv6 bool
 
 	SkipFirst bool       // leave out the first one of the interfaces that are named or that the subnet selects

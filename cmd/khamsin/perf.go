@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -78,6 +79,8 @@ func (c *perfLocalCommand) Run(ctx context.Context) error {
 type perfFloorCommand struct {
 	Members int  `default:"3" help:"Processes: one sends, the others receive."`
 	Netns   bool `help:"Each in a network namespace of its own, on one bridge. Takes root."`
+
+	XDPBaseline bool `name:"xdp-baseline" help:"Compare AF_XDP receivers as well: ours, another implementation, UDP."`
 }
 
 // Run measures the machine and prints JSON.
@@ -86,9 +89,17 @@ func (c *perfFloorCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if c.XDPBaseline && !c.Netns {
+		return errors.New("--xdp-baseline needs --netns: it attaches programs to no interfaces but those that it makes")
+	}
 	f, err := perf.MeasureFloor(ctx, c.Members, c.Netns, command)
 	if err != nil {
 		return err
+	}
+	if c.XDPBaseline {
+		if f.XDP, err = perf.MeasureXDP(ctx, command); err != nil {
+			return err
+		}
 	}
 	return printJSON(os.Stdout, f)
 }

@@ -65,8 +65,8 @@ type Config struct {
 	// keeps them on the host in either case.
 	TTL int
 
-	// MTU is the largest payload in bytes. Default: the interface's MTU less the headers, 28 bytes with IPv4 and 48 with IPv6, at most
-	// DefaultMTUMax.
+	// MTU is the largest payload in bytes. Default: the interface's MTU less the headers, 28 bytes with IPv4 and 48
+	// with IPv6, at most DefaultMTUMax.
 	MTU int
 
 	// RecvBuffer and SendBuffer are the bytes asked for as socket buffers; Transport.Buffers tells what was granted.

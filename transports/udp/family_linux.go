@@ -135,8 +135,8 @@ func endpointOf(sa unix.Sockaddr) dataplane.Endpoint {
 	return dataplane.Endpoint{}
 }
 
-// probeRoute tells whether multicasts can leave by the interface. Over IPv6 they need a route, which a loopback interface
-// usually lacks.
+// probeRoute tells whether multicasts can leave by the interface. Over IPv6 they need a route, which a loopback
+// interface usually lacks.
 func (f family) probeRoute(r resolved) error {
 	if !f.v6 {
 		return nil
@@ -152,8 +152,8 @@ func (f family) probeRoute(r resolved) error {
 		}
 	}
 	if err := unix.Connect(fd, f.sockaddr(f.group(dataplane.ChannelMin), r.GroupPort)); err != nil {
-		return fmt.Errorf("udp: no IPv6 multicast by interface %q: %w (`ip -6 route add multicast ff15::/16 dev %s table local`"+
-			" makes a route; without multicast GroupPort is 0)", r.Interface, err, r.Interface)
+		return fmt.Errorf("udp: no IPv6 multicast by interface %q: %w (`ip -6 route add multicast ff15::/16 dev %s "+
+			"table local` makes a route; without multicast GroupPort is 0)", r.Interface, err, r.Interface)
 	}
 	return nil
 }

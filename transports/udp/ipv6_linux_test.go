@@ -66,7 +66,8 @@ func TestAddressOfFamily(t *testing.T) {
 		locals = append(locals, netip.MustParseAddr("fe80::"+h.IP.String()[len("10.99.0."):]))
 	}
 	port := freePort(t)
-	a, b := openAt(0, Config{LocalIP: locals[0], GroupPort: port}), openAt(1, Config{LocalIP: locals[1], GroupPort: port})
+	a := openAt(0, Config{LocalIP: locals[0], GroupPort: port})
+	b := openAt(1, Config{LocalIP: locals[1], GroupPort: port})
 	if err := b.Subscribe(7); err != nil {
 		t.Fatal(err)
 	}

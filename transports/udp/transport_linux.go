@@ -140,7 +140,8 @@ func (t *Transport) openBeside() (err error) {
 
 func (t *Transport) openSender(unicast *socket) (err error) {
 	t.sender = sender{
-		socket: unicast, arena: t.arena, groupPort: t.cfg.GroupPort, mtu: t.cfg.MTU, segMax: t.cfg.ifMTU - headerBytes(t.cfg.LocalIP), family: t.cfg.family(),
+		socket: unicast, arena: t.arena, groupPort: t.cfg.GroupPort, family: t.cfg.family(), mtu: t.cfg.MTU,
+		segMax:  t.cfg.ifMTU - headerBytes(t.cfg.LocalIP),
 		noteOff: t.noteOff, gso: !t.cfg.DisableGSO, batches: !t.cfg.DisableBatch,
 	}
 	if t.sender.headers, err = newHeaders(sendMessages, sendFrames); err != nil {

@@ -49,9 +49,9 @@ type Config struct {
 	TTL                    int
 	RecvBuffer, SendBuffer int
 
-	// MTU is the largest payload in bytes. It must fit the interface's MTU less the headers, 28 bytes with IPv4 and 48 with IPv6: there
-	// are no IP fragments. Default: just that, at most DefaultMTUMax. Above 3798, a frame takes several UMEM chunks, which needs
-	// Linux 6.6.
+	// MTU is the largest payload in bytes. It must fit the interface's MTU less the headers, 28 bytes with IPv4 and 48
+	// with IPv6: there are no IP fragments. Default: just that, at most DefaultMTUMax. Above some 3,700, a frame takes
+	// several UMEM chunks, which needs Linux 6.6.
 	MTU int
 
 	// Mode says where the program runs if no other process has attached it yet: in the driver, or generically in the
@@ -83,9 +83,9 @@ type Config struct {
 	// Verify drops packets with a wrong checksum in the kernel already. Receivers verify anyway.
 	Verify bool
 
-	// Arena sizes the frames. RunChunks must be 1, Headroom at least 298 with IPv4 and 318 with IPv6, ChunkSize at least 2048. Default: chunks that
-	// hold the MTU, DefaultTxChunks of them to send with and DefaultRxFrames to receive in. All of it is locked in
-	// memory, which takes CAP_IPC_LOCK or a limit (ulimit -l) that is high enough.
+	// Arena sizes the frames. RunChunks must be 1, Headroom at least 298 with IPv4 and 318 with IPv6, ChunkSize at
+	// least 2048. Default: chunks that hold the MTU, DefaultTxChunks of them to send with and DefaultRxFrames to
+	// receive in. All of it is locked in memory, which takes CAP_IPC_LOCK or a limit (ulimit -l) that is high enough.
 	Arena frame.Config
 
 	// Log is told, once each, what had to be done without. Default: nothing is logged.

@@ -74,7 +74,8 @@ func (o *origin) check(t *testing.T, f []byte, to *target) {
 	}
 	ip := f[14:]
 	if !o.v6 {
-		if binary.BigEndian.Uint16(f[12:]) != 0x0800 || ip[8] != to.ttl || ip[6]&0x40 == 0 || slowSum(ip[:20]) != 0xffff {
+		if binary.BigEndian.Uint16(f[12:]) != 0x0800 || ip[8] != to.ttl || ip[6]&0x40 == 0 ||
+			slowSum(ip[:20]) != 0xffff {
 			t.Errorf("IP header %x", ip[:20])
 		}
 		return
@@ -143,7 +144,8 @@ func TestMulticastAddresses(t *testing.T) {
 func TestEndpoints(t *testing.T) {
 	for text, want := range map[string][2]bool{ // over IPv4, over IPv6
 		"10.0.0.1:1": {true, false}, "10.0.0.1:0": {}, "0.0.0.0:1": {}, "239.0.0.1:1": {}, "255.255.255.255:1": {},
-		"[2001:db8::1]:1": {false, true}, "[fe80::1]:9": {false, true}, "[::]:1": {}, "[ff15::1]:1": {}, "[fd00::1]:0": {},
+		"[2001:db8::1]:1": {false, true}, "[fe80::1]:9": {false, true}, "[::]:1": {}, "[ff15::1]:1": {},
+		"[fd00::1]:0": {},
 	} {
 		e := dataplane.EndpointOf(netip.MustParseAddrPort(text))
 		if got := [2]bool{isProcess(e, false), isProcess(e, true)}; got != want {

@@ -73,8 +73,9 @@ func Open(cfg Config) (*Transport, error) {
 // open opens the UDP transport, and beside it the sockets.
 func (t *Transport) open() error {
 	cfg := udp.Config{
-		Interface: t.cfg.Interface, LocalIP: t.cfg.LocalIP, IPv6: t.cfg.IPv6, Port: t.cfg.Port, PortTries: t.cfg.PortTries,
-		GroupPort: t.cfg.GroupPort, Channels: t.cfg.Channels, TTL: t.cfg.TTL, MTU: t.cfg.MTU,
+		Interface: t.cfg.Interface, LocalIP: t.cfg.LocalIP, IPv6: t.cfg.IPv6,
+		Port: t.cfg.Port, PortTries: t.cfg.PortTries, GroupPort: t.cfg.GroupPort,
+		Channels: t.cfg.Channels, TTL: t.cfg.TTL, MTU: t.cfg.MTU,
 		RecvBuffer: t.cfg.RecvBuffer, SendBuffer: t.cfg.SendBuffer, Arena: t.cfg.Arena, Log: t.cfg.Log,
 		DisableGRO: true, Beside: t.openBeside,
 		// A super-packet that reaches a program in generic mode uncut would be taken for one packet.

@@ -62,6 +62,7 @@ type Config struct {
 	Logger  *slog.Logger                   // where the library reports; nil means slog.Default()
 	LogDir  string                         // directory of a log file besides; empty: none
 	noLog   bool                           // the environment says that there shall be none
+	choice  string                         // what Auto chose, and why
 	Mute    bool                           // report nothing at all
 	OnPanic func(group string, reason any) // called when a handler panics, instead of ending the process
 }

@@ -32,8 +32,9 @@ type Direction struct {
 }
 
 // IOStats is what a system counted since its start. Unicast and multicast packets are told apart by the address that
-// they were sent to; where a network has no multicast, all are unicast. A multicast comes back to its sender, too: the
-// loss of a network is what all members sent, multicasts times their number, against what they received.
+// they were sent to; where a network has no multicast, all are unicast. A multicast does not come back to its sender,
+// unless the transport has the capability LoopsBack: the loss of a network is what all members sent, multicasts times
+// the number of the others, against what they received.
 type IOStats struct {
 	Sent     Direction
 	Received Direction

@@ -23,6 +23,8 @@ type SystemState struct {
 	Kept       int64        `json:"keptPackets"`     // those that handlers keep
 	Groups     []GroupState `json:"groups"`
 	Stats      IOStats      `json:"stats"`
+	Transport  string       `json:"transport"`                 // how packets travel: "udp", "xdp", …
+	Choice     string       `json:"transportChoice,omitempty"` // why, when Auto chose it
 	Settings   Settings     `json:"settings"`
 }
 
@@ -76,6 +78,7 @@ func (s *System) State() SystemState {
 	st := SystemState{
 		System: s.config.SystemName, Address: s.self, Active: s.Active(), Kept: s.kept.Load(), Stats: s.IOStats(),
 		Oracle: []Address{}, Processes: []Address{}, Groups: []GroupState{}, Settings: s.config.shown(),
+		Transport: s.caps.Name, Choice: s.config.choice,
 	}
 	if err := s.host.Err(); err != nil {
 		st.Error = public(err).Error()

@@ -201,13 +201,20 @@ func TestAutoFallsBack(t *testing.T) {
 	}
 	must(tr.Close())
 	log.Reset()
-	if tr, err = open(Auto(XDPOptions{}), false); err != nil {
+	if tr, err = open(Auto(XDPOptions{}), false); err != nil { // this driver copies
 		t.Fatal(err)
 	}
-	if _, ok := tr.(*xdp.Transport); !ok {
-		t.Errorf("with privileges Auto opens %T", tr)
+	if _, ok := tr.(*udp.Transport); !ok || !strings.Contains(log.String(), "super-packets over UDP carry more") {
+		t.Errorf("with privileges Auto opens %T, log %q", tr, log.String())
 	}
-	second, err := open(Auto(XDPOptions{}), false) // the queue is taken
+	must(tr.Close())
+	if tr, err = open(Auto(XDPOptions{Latency: true}), false); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := tr.(*xdp.Transport); !ok || !strings.Contains(c.choice, "latency") {
+		t.Errorf("for latency Auto opens %T, since %q", tr, c.choice)
+	}
+	second, err := open(Auto(XDPOptions{Latency: true}), false) // the queue is taken
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,5 +233,32 @@ func TestAutoFallsBack(t *testing.T) {
 	must(tr.Close())
 	if _, err := open(XDP(XDPOptions{}), false); err == nil || !strings.Contains(err.Error(), "no Ethernet") {
 		t.Errorf("XDP on loopback: %v", err)
+	}
+}
+
+// The choice between two transports that both work.
+func TestXDPPays(t *testing.T) {
+	for _, c := range []struct{ zeroCopy, latency, want bool }{
+		{false, false, false}, {false, true, true}, {true, false, true}, {true, true, true},
+	} {
+		if got, why := xdpPays(c.zeroCopy, c.latency); got != c.want || why == "" {
+			t.Errorf("zero-copy %v, latency %v: %v, %q", c.zeroCopy, c.latency, got, why)
+		}
+	}
+}
+
+// A system shows which transport it uses, and why when that was chosen.
+func TestStateShowsTheTransport(t *testing.T) {
+	requireXDP(t)
+	h := netns.Pair(t, xdpPrefix, netns.Options{})[0]
+	for _, c := range []struct {
+		options      XDPOptions
+		name, choice string
+	}{{XDPOptions{}, "udp", "super-packets"}, {XDPOptions{Latency: true}, "xdp", "latency is asked for"}} {
+		s := startAt(t, h, Auto(c.options), WithFastStart())
+		if st := s.State(); st.Transport != c.name || !strings.Contains(st.Choice, c.choice) {
+			t.Errorf("%q, %q; want %q because of %q", st.Transport, st.Choice, c.name, c.choice)
+		}
+		must(s.Close())
 	}
 }

@@ -59,9 +59,13 @@ type Config struct {
 	PinReceiver bool      // the receiver keeps a thread of its own; slower on all that was measured
 	Autotune    bool      // adjust packets, windows, batches and socket buffers to what is lost
 
+	SystemKey  KeySource // packets are authenticated with it; nil: they have a checksum alone
+	NoChecksum bool      // not even that, without a key: for networks that damage nothing
+
 	Logger  *slog.Logger                   // where the library reports; nil means slog.Default()
 	LogDir  string                         // directory of a log file besides; empty: none
 	noLog   bool                           // the environment says that there shall be none
+	hints   []string                       // for the log, about the environment
 	choice  string                         // what Auto chose, and why
 	Mute    bool                           // report nothing at all
 	OnPanic func(group string, reason any) // called when a handler panics, instead of ending the process

@@ -54,6 +54,8 @@ query_timeout = "5s"
 handler_deadline = "2s"
 handler_limit = "30s"
 no_compression = true
+no_checksum = true
+system_key_file = "/no/such/file"
 log_dir = "logs"
 max_message = "1MB"
 max_unstable = 100
@@ -79,7 +81,8 @@ func TestConfigFromFile(t *testing.T) {
 	got, standard := reflect.ValueOf(c), reflect.ValueOf(DefaultConfig())
 	for i := range got.NumField() {
 		switch name := got.Type().Field(i).Name; name {
-		case "Transport", "Logger", "OnPanic", "Types", "noLog", "FastStart": // not of a file, or against Eligible
+		case "Transport", "Logger", "OnPanic", "Types", "noLog", "choice", "hints", // not of a file
+			"FastStart": // against Eligible
 		default:
 			if reflect.DeepEqual(got.Field(i).Interface(), standard.Field(i).Interface()) {
 				t.Errorf("no key changed %s", name)

@@ -27,6 +27,15 @@ func WithConfig(c Config) Option {
 // WithSystemName names the system; systems of different names ignore each other. At most 255 bytes.
 func WithSystemName(name string) Option { return set(func(c *Config) { c.SystemName = name }) }
 
+// WithSystemKey makes all packets of the system authenticated: who has not the key cannot join the system, send
+// anything that it takes in, or declare a process of it failed. Payloads can still be read by everybody; see WithGroupKey. All
+// processes of a system need the same key. docs/security.md says what that protects against, and what it costs.
+func WithSystemKey(key KeySource) Option { return set(func(c *Config) { c.SystemKey = key }) }
+
+// WithoutChecksum sends packets without a checksum, unless the system has a key, and takes in what comes without
+// looking: for networks that damage nothing. All processes of a system must agree.
+func WithoutChecksum() Option { return set(func(c *Config) { c.NoChecksum = true }) }
+
 // WithTransport says how packets travel: UDP(), the default, or Mem of a network shared by several systems.
 func WithTransport(f TransportFactory) Option { return set(func(c *Config) { c.Transport = f }) }
 

@@ -38,6 +38,7 @@ type System struct {
 	engine  *engine.Engine // to be touched inside host.Do only
 	logFile *os.File
 	buffers sync.Pool // of *buffer
+	key     []byte    // nil when the system has none
 
 	watchOnce sync.Once
 	watching  chan struct{} // closed when the watchdog has ended
@@ -68,12 +69,18 @@ func start(ctx context.Context, opts []Option) (*System, error) {
 	if open == nil {
 		open = ByNetwork()
 	}
+	var key []byte
+	if config.SystemKey != nil {
+		if key, err = keyOf(config.SystemKey); err != nil {
+			return nil, fmt.Errorf("system key: %w", err)
+		}
+	}
 	transport, err := open(&config)
 	if err != nil {
 		return nil, err
 	}
 	s := &System{
-		config: config, self: newAddress(transport.Local()), watching: make(chan struct{}),
+		key: key, config: config, self: newAddress(transport.Local()), watching: make(chan struct{}),
 		suspects: make(map[Address]bool),
 	}
 	if err := s.open(transport); err != nil {
@@ -165,7 +172,11 @@ func (s *System) openHost(t dataplane.Transport) (err error) {
 	if lines != nil {
 		port = lines.Port()
 	}
+	for _, hint := range c.hints {
+		s.log.Warn(hint)
+	}
 	s.engine, err = engine.New(engine.Config{
+		Key: s.key, NoSums: c.NoChecksum,
 		Self: s.self, System: c.SystemName, Seed: randomNumber(), Arena: t.Arena(), MTU: mtu, Timing: timing,
 		Limits: limits, Channels: c.Network.engineChannels(), Line: port,
 		Oracle: engine.Oracle{

@@ -408,7 +408,7 @@ func (l *Links) take(now clock.Time, x *lane, f frame.Frame) {
 		l.out.Arena().Tx().Release(f)
 		return
 	}
-	b = b[wire.HeaderLen:]
+	b = b[l.out.Head():]
 	switch {
 	case x.overlong:
 	case len(x.partial)+len(b) > l.cfg.Message:

@@ -103,10 +103,16 @@ func (m *Machine) tickDiscovery(now clock.Time) {
 	}
 }
 
+// IsBeacon tells whether a payload is a beacon of somebody else in a system of this name.
+func (m *Machine) IsBeacon(payload []byte) bool {
+	var b beacon
+	return pdu.Decode(&b, payload) == nil && b.system == m.cfg.System && b.from != m.cfg.Self && b.from.Incarnation != 0
+}
+
 // OnBeacon takes a beacon in. The system is the one that the packet's sender is part of, zero for none.
 func (m *Machine) OnBeacon(now clock.Time, system uint32, payload []byte) {
 	var b beacon
-	if pdu.Decode(&b, payload) != nil || b.system != m.cfg.System || b.from == m.cfg.Self || b.from.Incarnation == 0 {
+	if !m.IsBeacon(payload) || pdu.Decode(&b, payload) != nil {
 		return
 	}
 	switch b.what {

@@ -65,6 +65,7 @@ type Config struct {
 	Logger  *slog.Logger                   // where the library reports; nil means slog.Default()
 	LogDir  string                         // directory of a log file besides; empty: none
 	noLog   bool                           // the environment says that there shall be none
+	key     func() []byte                  // that SystemKey gave; a function, so that it is never printed
 	hints   []string                       // for the log, about the environment
 	choice  string                         // what Auto chose, and why
 	Mute    bool                           // report nothing at all

@@ -81,7 +81,7 @@ func TestConfigFromFile(t *testing.T) {
 	got, standard := reflect.ValueOf(c), reflect.ValueOf(DefaultConfig())
 	for i := range got.NumField() {
 		switch name := got.Type().Field(i).Name; name {
-		case "Transport", "Logger", "OnPanic", "Types", "noLog", "choice", "hints", // not of a file
+		case "Transport", "Logger", "OnPanic", "Types", "noLog", "choice", "hints", "key", // not of a file
 			"FastStart": // against Eligible
 		default:
 			if reflect.DeepEqual(got.Field(i).Interface(), standard.Field(i).Interface()) {

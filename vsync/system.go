@@ -40,6 +40,8 @@ type System struct {
 	buffers sync.Pool // of *buffer
 	key     []byte    // nil when the system has none
 
+	counters sync.Map // by name of a group: *atomic.Uint64, see secret
+
 	watchOnce sync.Once
 	watching  chan struct{} // closed when the watchdog has ended
 
@@ -74,6 +76,7 @@ func start(ctx context.Context, opts []Option) (*System, error) {
 		if key, err = keyOf(config.SystemKey); err != nil {
 			return nil, fmt.Errorf("system key: %w", err)
 		}
+		config.key = func() []byte { return key }
 	}
 	transport, err := open(&config)
 	if err != nil {

@@ -349,6 +349,30 @@ func TestRelayTrustsNobody(t *testing.T) {
 	}
 }
 
+// What is not genuine is not passed on: nobody can use a member to send to all others.
+func TestRelayPassesOnWhatIsGenuine(t *testing.T) {
+	f := plant(t, 3, Config{Genuine: func(packet []byte) bool { return string(packet) == "hi" }})
+	defer f.close()
+	outsider := f.net.open(99)
+	defer outsider.Close()
+	list := []byte{magic0, magic1, 1, 0, family4, 0}
+	to := f.trees[1].Local()
+	list = binary.BigEndian.AppendUint16(append(list, to.IP[12:]...), uint16(to.Port))
+	for _, text := range []string{"hi", "ho"} {
+		fr, _ := outsider.arena.Tx().Get()
+		packet := append(list, text...)
+		fr.Len = uint32(len(packet))
+		copy(outsider.arena.Bytes(fr), packet)
+		if _, err := outsider.Send([]dataplane.Packet{{Frame: fr, To: f.trees[0].Local()}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, _ := f.settle()
+	if len(got[0]) != 2 || len(got[1]) != 1 || got[1][0] != "hi" || f.trees[0].TreeStats().Forged != 1 {
+		t.Errorf("got %q, %+v", got, f.trees[0].TreeStats())
+	}
+}
+
 // What the inner transport does not take waits, in order, and nothing more is accepted meanwhile.
 func TestBackPressure(t *testing.T) {
 	f := plant(t, 5, Config{})

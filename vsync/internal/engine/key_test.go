@@ -19,7 +19,9 @@ import (
 //
 // rows: SEC-11
 func TestKeysThatDiffer(t *testing.T) {
-	for name, keys := range map[string][2]byte{"two keys": {1, 2}, "the newcomer has none": {1, 0}, "only the newcomer": {0, 2}} {
+	for name, keys := range map[string][2]byte{
+		"two keys": {1, 2}, "the newcomer has none": {1, 0}, "only the newcomer": {0, 2},
+	} {
 		t.Run(name, func(t *testing.T) {
 			w := newNetOf(t, 0, func(c *Config) {
 				if k := keys[c.Self.PID-1]; k != 0 {
@@ -95,19 +97,17 @@ func TestPoisonCannotBeForged(t *testing.T) {
 		})
 		w.run(2 * time.Second)
 		victim, other := w.nodes[1], w.nodes[0]
-		m := &pdu.Poison{Accuser: other.e.cfg.Self, Teller: other.e.cfg.Self, Part: other.e.member.Part(), Reason: "no reason"}
+		m := &pdu.Poison{
+			Accuser: other.e.cfg.Self, Teller: other.e.cfg.Self, Part: other.e.member.Part(), Reason: "no reason",
+		}
 		var body pdu.Writer
 		m.Append(&body)
-		encoded, err := body.Bytes(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
 		h := wire.Header{
 			Kind: wire.KindPoison, System: other.e.box.System, View: other.e.cfg.Self.Incarnation,
 			Rank: uint32(victim.e.cfg.Self.Incarnation),
 		}
 		for _, head := range []int{wire.HeaderLen, wire.HeaderLen + seal.Overhead} {
-			packet := append(make([]byte, head), encoded...)
+			packet := append(make([]byte, head), body.B...)
 			h.Encode(packet)
 			if head > wire.HeaderLen {
 				packet[wire.KindOffset] |= wire.SignedBit

@@ -62,6 +62,7 @@ func (e *Engine) suspectKey(h *wire.Header, b []byte) {
 	}
 	if len(b) >= at && e.member.IsBeacon(b[at:]) {
 		e.clash = true
+		e.member.Show(e.now)
 	}
 }
 

@@ -3,6 +3,7 @@ package member
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/clock"
@@ -100,6 +101,18 @@ func (m *Machine) tickDiscovery(now clock.Time) {
 		m.beacon(beaconSeek, dataplane.Endpoint{})
 		m.sought++
 		m.beaconAt = now.Add(m.cfg.Beacon + m.cfg.Beacon*1/4)
+	}
+}
+
+// showEvery is how often a process shows itself to those that it cannot understand.
+const showEvery = 50 * time.Millisecond
+
+// Show answers a beacon that was not to be opened with one of this process, so that who sent it knows that there is a
+// system of this name. Whoever sends many is answered now and then.
+func (m *Machine) Show(now clock.Time) {
+	if m.state == active && m.cons != nil && now >= m.showAt {
+		m.showAt = now.Add(showEvery)
+		m.beacon(beaconAnnounce, dataplane.Endpoint{})
 	}
 }
 

@@ -293,7 +293,7 @@ func (l *Links) transmit(x *lane, part []byte, more bool) bool {
 
 // Mine tells whether a packet of a lane is meant for this incarnation and comes from one that is not closed.
 func (l *Links) Mine(h *wire.Header) bool {
-	if h.Rank != uint32(l.cfg.Incarnation&incMask) || h.View == 0 || l.dead[h.View] || Kind(h.Aux) >= kinds {
+	if h.Rank != uint32(l.cfg.Incarnation&incMask) || h.View == 0 || l.dead[h.View] || h.Aux >= uint32(kinds) {
 		l.Count.Foreign++
 		return false
 	}
@@ -337,7 +337,13 @@ func (l *Links) OnPacket(now clock.Time, h *wire.Header, f frame.Frame, from dat
 		l.out.Arena().Tx().Release(f)
 		return
 	}
-	x := l.lane(laneID{h.View, Kind(h.Aux), h.Group}, from)
+	id := laneID{h.View, Kind(h.Aux), h.Group}
+	if l.tooMany(id) {
+		l.Count.Malformed++
+		l.out.Arena().Tx().Release(f)
+		return
+	}
+	x := l.lane(id, from)
 	q := core.Seq(h.Seq)
 	if _, have := x.ahead[q]; q <= x.receivedTo || have || q > x.receivedTo+aheadMax {
 		l.Count.Duplicates++

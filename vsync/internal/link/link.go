@@ -291,15 +291,6 @@ func (l *Links) transmit(x *lane, part []byte, more bool) bool {
 	return true
 }
 
-// Mine tells whether a packet of a lane is meant for this incarnation and comes from one that is not closed.
-func (l *Links) Mine(h *wire.Header) bool {
-	if h.Rank != uint32(l.cfg.Incarnation&incMask) || h.View == 0 || l.dead[h.View] || h.Aux >= uint32(kinds) {
-		l.Count.Foreign++
-		return false
-	}
-	return true
-}
-
 // OnAck takes an acknowledgement in.
 func (l *Links) OnAck(now clock.Time, h *wire.Header) {
 	p := l.peers[h.View]

@@ -59,6 +59,10 @@ type Config struct {
 	PinReceiver bool      // the receiver keeps a thread of its own; slower on all that was measured
 	Autotune    bool      // adjust packets, windows, batches and socket buffers to what is lost
 
+	// StatusDir is where the system puts a Unix socket that tells its state as JSON to who connects: khamsin top, and
+	// other programs of the same user. Empty: nowhere, unless KHAMSIN_STATUS is 1, for StatusDir, or a directory.
+	StatusDir string
+
 	SystemKey  KeySource // packets are authenticated with it; nil: they have a checksum alone
 	NoChecksum bool      // not even that, without a key: for networks that damage nothing
 

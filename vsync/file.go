@@ -131,6 +131,7 @@ func fileKeys() []fileKey {
 		{"query_timeout", durationKey(func(c *Config) *time.Duration { return &c.QueryTimeout })},
 		{"handler_deadline", durationKey(func(c *Config) *time.Duration { return &c.HandlerDeadline })},
 		{"handler_limit", durationKey(func(c *Config) *time.Duration { return &c.HandlerLimit })},
+		{"status_dir", textKey(func(c *Config) *string { return &c.StatusDir })},
 		{"system_key_file", keyFileKey(func(c *Config) *KeySource { return &c.SystemKey })},
 		{"no_checksum", switchKey(func(c *Config) *bool { return &c.NoChecksum })},
 		{"no_compression", switchKey(func(c *Config) *bool { return &c.NoCompression })},

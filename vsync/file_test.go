@@ -55,6 +55,7 @@ handler_deadline = "2s"
 handler_limit = "30s"
 no_compression = true
 no_checksum = true
+status_dir = "/no/such/dir"
 system_key_file = "/no/such/file"
 log_dir = "logs"
 max_message = "1MB"

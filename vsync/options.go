@@ -37,6 +37,9 @@ func WithSystemKey(key KeySource) Option { return set(func(c *Config) { c.System
 // looking: for networks that damage nothing. All processes of a system must agree.
 func WithoutChecksum() Option { return set(func(c *Config) { c.NoChecksum = true }) }
 
+// WithStatus puts a status socket into a directory, such as StatusDir(): see Config.StatusDir.
+func WithStatus(dir string) Option { return set(func(c *Config) { c.StatusDir = dir }) }
+
 // WithTransport says how packets travel: UDP(), the default, or Mem of a network shared by several systems.
 func WithTransport(f TransportFactory) Option { return set(func(c *Config) { c.Transport = f }) }
 

@@ -39,6 +39,7 @@ type System struct {
 	logFile *os.File
 	buffers sync.Pool // of *buffer
 	key     []byte    // nil when the system has none
+	status  *statusSocket
 
 	counters sync.Map // by name of a group: *atomic.Uint64, see secret
 
@@ -98,10 +99,16 @@ func start(ctx context.Context, opts []Option) (*System, error) {
 	case <-ctx.Done():
 		return nil, errors.Join(context.Cause(ctx), s.host.Close())
 	}
+	if dir := config.statusDir(); dir != "" {
+		if err := s.openStatus(dir); err != nil { // a convenience: the system is not ended for it
+			s.log.Warn("no status socket", "err", err)
+		}
+	}
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
 	go func() {
 		<-s.host.Done()
 		stop()
+		s.closeStatus()
 		s.closeLog()
 	}()
 	return s, nil

@@ -20,7 +20,7 @@ const Every = time.Second
 func Print(w io.Writer, dir string, s *Sample) error {
 	var b bytes.Buffer
 	if len(s.Processes) == 0 {
-		fmt.Fprintf(&b, "no processes in %s: start them with KHAMSIN_STATUS=1, or vsync.WithStatus(vsync.StatusDir())\n",
+		fmt.Fprintf(&b, "no processes in %s: start them with KHAMSIN_STATUS=1, or see vsync.WithStatus\n",
 			dir)
 	}
 	t := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)

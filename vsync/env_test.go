@@ -9,7 +9,7 @@ import (
 )
 
 // rows: PAR-01, PAR-06, PAR-07, PAR-14, PAR-15, PAR-16, PAR-17, PAR-18, PAR-21, PAR-23, PAR-24, PAR-25, PAR-26, PAR-28
-// rows: PAR-29, PAR-34, PAR-35, PAR-39, LIF-19, PAR-30, PAR-33, PAR-36
+// rows: NET-04, PAR-29, PAR-34, PAR-35, PAR-39, LIF-19, PAR-30, PAR-33, PAR-36
 func TestEnvironment(t *testing.T) {
 	for _, c := range []struct {
 		env   string

@@ -293,6 +293,31 @@ func TestDirect(t *testing.T) {
 	f.settle()
 }
 
+// A packet to one process takes the shortest path: one hop, however large the tree is.
+//
+// rows: TRN-08
+func TestUnicastIsDirect(t *testing.T) {
+	f := plant(t, 100, Config{})
+	defer f.close()
+	fr, _ := f.wires[7].arena.Tx().Get()
+	fr.Len = uint32(copy(f.wires[7].arena.Bytes(frame.Frame{Chunk: fr.Chunk, Off: fr.Off, Len: 2}), "to"))
+	before := 0
+	for _, w := range f.wires {
+		before += w.sent
+	}
+	if n, err := f.trees[7].Send([]dataplane.Packet{{Frame: fr, To: f.trees[93].Local()}}); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	got, _ := f.settle()
+	sent := -before
+	for _, w := range f.wires {
+		sent += w.sent
+	}
+	if sent != 1 || len(got[93]) != 1 || got[93][0] != "to" {
+		t.Errorf("%d packets were sent; member 93 got %q", sent, got[93])
+	}
+}
+
 // A packet to a channel that nobody is known on goes to the seeds.
 func TestSeeds(t *testing.T) {
 	f := plant(t, 3, Config{})

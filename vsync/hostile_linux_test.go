@@ -3,6 +3,7 @@ package vsync
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -192,7 +193,8 @@ func victims(t *testing.T, tap *recorder) (members []*member) {
 			}
 		}
 		s, err := Start(t.Context(), WithTransport(factory), WithPorts(victimGroupPort, victimPort),
-			WithSystemKey(keyNamed(4)), WithSystemName(t.Name()), WithMute(), WithSuspectAfter(patience))
+			WithSystemKey(keyNamed(4)), WithSystemName(fmt.Sprint(t.Name(), os.Getpid())), WithMute(),
+			WithSuspectAfter(patience))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -26,7 +26,7 @@ users = $(GO) list -f '{{.ImportPath}} {{join .TestImports " "}} {{join .XTestIm
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help check test unit fmt vet staticcheck lint rows rows-check generate generate-check deps sim sim-seed \
-	exhaustive canary race cover conformance netns field rdma-vm scale crowd soak fuzz bench bench-compare cross demo
+	exhaustive canary race cover conformance netns field rdma-vm scale crowd soak hostile fuzz bench bench-compare cross demo
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -156,6 +156,10 @@ crowd: ## start CROWD=200 processes at once
 soak: T = 10m
 soak: ## five members at full load for T=10m with the default failure detection: nobody may be accused
 	KHAMSIN_SOAK=$(T) $(GO) test -count=1 -timeout 90m -v -run '^TestSoak$$' ./perf
+
+hostile: PACKETS ?= 10000000
+hostile: ## throw PACKETS=10000000 hostile packets at live processes of a system with a key
+	KHAMSIN_HOSTILE=$(PACKETS) $(GO) test -count=1 -timeout 120m -v -run '^TestHostile$$' ./vsync
 
 scale: ## large runs, the tests named TestScale...
 	KHAMSIN_SCALE=1 $(GO) test -count=1 -timeout 60m -v -run '^TestScale' $(PKG)

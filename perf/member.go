@@ -138,6 +138,7 @@ func (m *member) join(ctx context.Context) (*vsync.Group, error) {
 	g := m.sys.NewGroup(groupName, options...)
 	err := errors.Join(
 		g.Handle(codeData, func(msg *vsync.Message) { m.tallyOf(msg).data(msg) }),
+		vsync.Answer1(g, codeAsk, m.onAsk),
 		g.Handle(codeDone, func(msg *vsync.Message) { m.tallyOf(msg).done(msg) }),
 		g.Handle(codeGo, func(*vsync.Message) { closeOnce(m.went) }),
 		g.Handle(codeBye, func(*vsync.Message) { closeOnce(m.bye) }),

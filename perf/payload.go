@@ -15,6 +15,7 @@ const (
 	codeDie  vsync.Code = 4 // the sender will kill itself in killDelay
 	codeBye  vsync.Code = 5 // everybody has what he needs: leave
 	codeFile vsync.Code = 6 // to rank 0: the sender's report, JSON
+	codeAsk  vsync.Code = 7 // a query: head, then filling; the reply is its number
 )
 
 // headBytes is what stands in front of every message: when it was meant to be sent, in nanoseconds of the clock that

@@ -47,17 +47,17 @@ func runLocal(t *testing.T, change func(o *Options)) *Result {
 
 // Every primitive that delivers messages delivers all of them, once, at all members, and its numbers make sense.
 func TestPrimitives(t *testing.T) {
-	for _, name := range []string{"send", "causal", "ordered", "safe", "p2p", "flush"} {
+	for _, name := range []string{"send", "causal", "ordered", "safe", "query", "p2p", "flush"} {
 		t.Run(name, func(t *testing.T) {
 			r := runLocal(t, func(o *Options) { o.Primitive = name })
 			if r.Lost != 0 || r.Duplicated != 0 {
 				t.Errorf("lost %d, duplicated %d", r.Lost, r.Duplicated)
 			}
 			least := 500.0 // p2p: each member gets its neighbour's
-			if name != "p2p" && name != "flush" {
+			if name != "p2p" && name != "flush" && name != "query" {
 				least = 1500
 			}
-			if name == "flush" {
+			if name == "flush" || name == "query" {
 				least = 1 // closed by its own latency
 			}
 			if r.DeliveredMin < least/4 || r.DeliveredMin > 4*1500 {

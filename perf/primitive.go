@@ -25,6 +25,7 @@ func primitives() []primitive {
 		{name: "causal", flavour: vsync.Causal, membersMin: 1, work: (*member).castLoop},
 		{name: "ordered", flavour: vsync.Ordered, membersMin: 1, work: (*member).castLoop},
 		{name: "safe", flavour: vsync.Safe, membersMin: 1, work: (*member).castLoop},
+		{name: "query", membersMin: 1, work: (*member).queryLoop},
 		{name: "p2p", membersMin: 2, peer: true, work: (*member).peerLoop},
 		{name: "flush", flavour: vsync.FIFO, membersMin: 1, work: (*member).flushLoop},
 		{name: "join", flavour: vsync.FIFO, membersMin: 2, last: true, churn: true, work: (*member).joinLoop},

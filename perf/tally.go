@@ -49,17 +49,20 @@ func newTally(c hostClock, self func() vsync.Address) *tally {
 }
 
 // data takes one message in.
-func (t *tally) data(m *vsync.Message) {
-	stamp, number, ok := head(m.Payload)
+func (t *tally) data(m *vsync.Message) { t.note(m.From, m.Payload) }
+
+// note is data of a message taken apart.
+func (t *tally) note(from vsync.Address, payload []byte) {
+	stamp, number, ok := head(payload)
 	if !ok {
 		t.malformed++
 		return
 	}
 	t.delivered.Inc()
-	t.bytes.Add(uint64(len(m.Payload)))
+	t.bytes.Add(uint64(len(payload)))
 	s := t.last
-	if s == nil || t.lastFrom != m.From {
-		s = t.sequenceOf(m.From)
+	if s == nil || t.lastFrom != from {
+		s = t.sequenceOf(from)
 	}
 	switch {
 	case number == s.next:
@@ -73,9 +76,9 @@ func (t *tally) data(m *vsync.Message) {
 	if stamp == 0 {
 		return
 	}
-	if from := t.from.Load(); from != 0 && stamp >= from && stamp < t.to.Load() {
+	if begin := t.from.Load(); begin != 0 && stamp >= begin && stamp < t.to.Load() {
 		h := t.others
-		if m.From == t.self() {
+		if from == t.self() {
 			h = t.own
 		}
 		age := t.clock.now() - stamp

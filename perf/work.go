@@ -2,6 +2,7 @@ package perf
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/khamsin-io/khamsin/vsync"
@@ -112,6 +113,45 @@ func (m *member) flushLoop(ctx context.Context) error {
 		}
 		m.own(stamp)
 	}
+}
+
+// queryLoop asks all members and waits for all replies. The latency is that of the query.
+func (m *member) queryLoop(ctx context.Context) error {
+	payload := m.filling()
+	p := m.newPacer()
+	for {
+		number, stamp, ok := p.next()
+		if !ok {
+			return nil
+		}
+		if stamp == 0 {
+			if stamp = p.clock.now(); stamp >= p.end {
+				return nil
+			}
+		}
+		putHead(payload, 0, number)
+		r, err := vsync.Query[uint64](ctx, m.group, vsync.All, codeAsk, payload)
+		if err != nil {
+			return err
+		}
+		for _, n := range r.Values() {
+			if n != number {
+				return fmt.Errorf("query %d was answered with %d", number, n)
+			}
+		}
+		if r.Len() != m.Members {
+			return fmt.Errorf("query %d got %d replies of %d", number, r.Len(), m.Members)
+		}
+		m.sent = number
+		m.own(stamp)
+	}
+}
+
+// onAsk answers a query with its number.
+func (m *member) onAsk(msg *vsync.Message, payload []byte) (uint64, error) {
+	m.casts.note(msg.From, payload)
+	_, number, _ := head(payload)
+	return number, nil
 }
 
 // own records how long ago something began that this member did, if it began in the measured time.

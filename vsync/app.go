@@ -62,6 +62,15 @@ func (a *app) View(ctx context.Context, v *core.View) {
 // MakeState lets the application write its state. A group without a maker has none.
 func (a *app) MakeState(ctx context.Context, v *core.View, w *host.StateWriter) error {
 	g := (*Group)(a)
+	if g.secret != nil && g.secret.random {
+		wrapped, err := g.wrapKey()
+		if err == nil {
+			err = w.Put(append([]byte{pieceKey}, wrapped...))
+		}
+		if err != nil {
+			return err
+		}
+	}
 	if g.onMake == nil {
 		return nil
 	}
@@ -75,6 +84,10 @@ func (a *app) MakeState(ctx context.Context, v *core.View, w *host.StateWriter) 
 // LoadState passes the application one piece of state.
 func (a *app) LoadState(ctx context.Context, piece []byte) error {
 	g := (*Group)(a)
+	piece, err := g.unseal(piece)
+	if piece == nil || err != nil {
+		return err
+	}
 	l := &g.lanes[laneCast]
 	l.unlabel(ctx)
 	l.running.begin(stateHandler)
@@ -87,6 +100,11 @@ func (a *app) StateLoaded(context.Context) error { return nil }
 
 // Init lets the application begin from nothing.
 func (a *app) Init(ctx context.Context) error {
+	if a.secret != nil && a.secret.random {
+		if err := a.secret.set(drawKey()); err != nil {
+			return err
+		}
+	}
 	if a.onInit == nil {
 		return nil
 	}

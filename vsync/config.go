@@ -59,9 +59,18 @@ type Config struct {
 	PinReceiver bool      // the receiver keeps a thread of its own; slower on all that was measured
 	Autotune    bool      // adjust packets, windows, batches and socket buffers to what is lost
 
+	// StatusDir is where the system puts a Unix socket that tells its state as JSON to who connects: khamsin top, and
+	// other programs of the same user. Empty: nowhere, unless KHAMSIN_STATUS is 1, for StatusDir, or a directory.
+	StatusDir string
+
+	SystemKey  KeySource // packets are authenticated with it; nil: they have a checksum alone
+	NoChecksum bool      // not even that, without a key: for networks that damage nothing
+
 	Logger  *slog.Logger                   // where the library reports; nil means slog.Default()
 	LogDir  string                         // directory of a log file besides; empty: none
 	noLog   bool                           // the environment says that there shall be none
+	key     func() []byte                  // that SystemKey gave; a function, so that it is never printed
+	hints   []string                       // for the log, about the environment
 	choice  string                         // what Auto chose, and why
 	Mute    bool                           // report nothing at all
 	OnPanic func(group string, reason any) // called when a handler panics, instead of ending the process

@@ -23,7 +23,11 @@ type lane struct {
 func (g *Group) dispatch(n int, msg []byte) {
 	l := &g.lanes[n]
 	m := &l.message
-	if !m.env.open(msg, g.sys.config.MaxMessage) || m.env.code < 0 {
+	o := origin{secret: g.secret, kind: sealedCast, from: m.From.Incarnation}
+	if m.Peer {
+		o.kind = sealedPeer
+	}
+	if !m.env.open(msg, g.sys.config.MaxMessage, o) || m.env.code < 0 {
 		g.refuse(m, "malformed message dropped", nil)
 		return
 	}

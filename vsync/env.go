@@ -35,6 +35,9 @@ import (
 //	ISIS_LOGGED, ISIS_LOGDIR               write a log file, in that directory; the default directory is logs
 //	ISIS_DONT_COMPRESS                     send long messages as they are
 //	ISIS_AUTOTUNE                          adjust packets, windows, batches and buffers to what is lost
+//	ISIS_AESKEY                            the system's key, 64 hexadecimal digits: packets are authenticated; the
+//	                                       names ISIS_KEY and ISIS_AES are older
+//	ISIS_MD5SIGS                           false: packets have not even a checksum, unless the system has a key
 //	ISIS_CONFIG                            a file to begin with (ConfigFromFile); other variables change it
 //
 // Booleans are true, false, 1 or 0, in any case.
@@ -64,7 +67,7 @@ func parameters() []parameter {
 		{"ISIS_MUTE", boolInto(func(c *Config) *bool { return &c.Mute })},
 		{"ISIS_AUTOTUNE", boolInto(func(c *Config) *bool { return &c.Autotune })},
 		{"ISIS_GRACEFULSHUTDOWN", onlyBool(true)},
-		{"ISIS_MD5SIGS", onlyBool(true)},
+		{"ISIS_MD5SIGS", readSums},
 		{"ISIS_USEIPv4", readIPv4},
 		{"ISIS_USEIPv6", readIPv6},
 		{"ISIS_LARGE", onlyBool(false)},
@@ -75,9 +78,9 @@ func parameters() []parameter {
 		{"ISIS_MCMDREPORTRATE", unsupported(atLeast(1), "")},
 		{"ISIS_TOKEN_DELAY", unsupported(atLeast(1), "")},
 		{"ISIS_UDPCHKSUM", onlyBool(true)},
-		{"ISIS_AESKEY", unsupported(key, "")},
-		{"ISIS_KEY", unsupported(key, "")},
-		{"ISIS_AES", unsupported(key, "")},
+		{"ISIS_AESKEY", readKey},
+		{"ISIS_KEY", readOldKey("ISIS_KEY")},
+		{"ISIS_AES", readOldKey("ISIS_AES")},
 	}
 }
 
@@ -128,11 +131,13 @@ func aliases(values map[string]string) []error {
 	for _, pair := range [][2]string{
 		{"ISIS_PORTNO", "ISIS_GROUPPORT"}, {"ISIS_MAXMSGLEN", "ISIS_MAXPACKETLEN"},
 		{"ISIS_SKIP_FIRSTINTERFACE", "ISIS_SKIP_FIRST_NETWORK_INTERFACE"},
+		{"ISIS_AESKEY", "ISIS_KEY"}, {"ISIS_AESKEY", "ISIS_AES"}, {"ISIS_KEY", "ISIS_AES"},
 	} {
 		a, oka := values[pair[0]]
 		b, okb := values[pair[1]]
 		if oka && okb && a != b {
-			faults = append(faults, fmt.Errorf("%s=%q and %s=%q are one setting and differ", pair[0], a, pair[1], b))
+			faults = append(faults, fmt.Errorf("%s=%s and %s=%s are one setting and differ", pair[0], shown(pair[0], a),
+				pair[1], shown(pair[1], b)))
 		}
 	}
 	low, errLow := strconv.Atoi(values["ISIS_MCRANGE_LOW"])

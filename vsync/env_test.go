@@ -1,6 +1,7 @@
 package vsync
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -8,7 +9,7 @@ import (
 )
 
 // rows: PAR-01, PAR-06, PAR-07, PAR-14, PAR-15, PAR-16, PAR-17, PAR-18, PAR-21, PAR-23, PAR-24, PAR-25, PAR-26, PAR-28
-// rows: PAR-29, PAR-34, PAR-35, PAR-39, LIF-19, PAR-30, PAR-33, PAR-36
+// rows: NET-04, PAR-29, PAR-34, PAR-35, PAR-39, LIF-19, PAR-30, PAR-33, PAR-36
 func TestEnvironment(t *testing.T) {
 	for _, c := range []struct {
 		env   string
@@ -51,6 +52,15 @@ func TestEnvironment(t *testing.T) {
 		{"ISIS_MUTE=0", func(c *Config) bool { return !c.Mute }},
 		{"ISIS_MD5SIGS=true", func(*Config) bool { return true }},
 		{"ISIS_MD5SIGS=maybe", nil},
+		{"ISIS_MD5SIGS=false", func(c *Config) bool { return c.NoChecksum }},
+		{"ISIS_AESKEY=" + hexKey, func(c *Config) bool { return c.SystemKey != nil && len(c.hints) == 0 }},
+		{"ISIS_KEY=" + hexKey, func(c *Config) bool { return c.SystemKey != nil && len(c.hints) == 1 }},
+		{"ISIS_AES=" + hexKey, func(c *Config) bool { return c.SystemKey != nil && len(c.hints) == 1 }},
+		{"ISIS_AESKEY=" + hexKey[1:], nil},
+		{"ISIS_AESKEY=" + hexKey[2:], nil},
+		{"ISIS_AESKEY=" + hexKey + "00", nil},
+		{"ISIS_AESKEY=" + strings.Repeat("xy", KeyLen), nil},
+		{"ISIS_AESKEY=" + hexKey + " ISIS_KEY=" + strings.Repeat("00", KeyLen), nil},
 		{"ISIS_USEIPv4=true", func(*Config) bool { return true }},
 		{"ISIS_USEIPv4=false", func(c *Config) bool { return c.Network.IPv6 }},
 		{"ISIS_USEIPv4=maybe", nil},
@@ -114,14 +124,26 @@ func TestAllFaultsOfTheEnvironmentAtOnce(t *testing.T) {
 	}
 }
 
+// hexKey is a system key as the environment has it.
+const hexKey = "deadbeefdeadbeefdeadbeefdeadbeefdeadbeefdeadbeefdeadbeefdeadbeef"
+
+// Neither an error nor a configuration that is printed shows a key.
+//
 // rows: PAR-19
 func TestKeysAreNotPrinted(t *testing.T) {
-	secret := "deadbeef"
-	for _, value := range []string{secret, strings.Repeat(secret, 8)} {
-		_, err := configFrom([]string{"ISIS_AESKEY=" + value})
+	const secret = "deadbeef"
+	for _, env := range [][]string{
+		{"ISIS_AESKEY=" + secret}, {"ISIS_AESKEY=" + hexKey + "0"},
+		{"ISIS_AESKEY=" + hexKey, "ISIS_KEY=" + strings.Repeat("00", KeyLen)},
+	} {
+		_, err := configFrom(env)
 		if err == nil || strings.Contains(err.Error(), secret) || !strings.Contains(err.Error(), "ISIS_AESKEY") {
 			t.Errorf("got %v", err)
 		}
+	}
+	c, err := configFrom([]string{"ISIS_AESKEY=" + hexKey})
+	if err != nil || strings.Contains(fmt.Sprintf("%v %+v %#v", c, c, c), secret) {
+		t.Errorf("%+v, %v", c, err)
 	}
 }
 

@@ -15,8 +15,9 @@ import (
 //	+-----------------------+--------+-----------------+---------------+---------------------+
 //
 // The first number is the code as a zigzag number, times 8, plus the flags; codes from 0 to 7 take one byte. More is
-// there with flagMore. Everything behind it may be compressed as a whole. The list is a count and the incarnations of
-// the members that the message is for. The call is the number under which its sender expects replies.
+// there with flagMore. Everything behind it may be compressed as a whole, and then sealed with the group's key. The
+// list is a count and the incarnations of the members that the message is for. The call is the number under which its
+// sender expects replies.
 const (
 	flagTyped = 1 << iota // the body is values in the form of package codec; without it the caller's own bytes
 	flagQuery             // the sender waits for replies
@@ -27,7 +28,8 @@ const (
 const (
 	moreListed     = 1 << iota // for some members only
 	moreCompressed             // what follows is compressed
-	moreAll        = moreListed | moreCompressed
+	moreSealed                 // what follows is sealed, after it was compressed
+	moreAll        = moreListed | moreCompressed | moreSealed
 )
 
 // incarnationLen is the length of a member in a list.
@@ -59,11 +61,20 @@ type envelope struct {
 	body  []byte
 
 	inflated []byte // memory for messages that were compressed, one after the other
+	opened   []byte // likewise for those that were sealed
 }
 
-// open takes a message apart. It returns false when the message is malformed. A message that was compressed takes at
-// most limit bytes of memory, which the next one overwrites.
-func (e *envelope) open(b []byte, limit int) bool {
+// origin says what a message must be sealed with and by whom.
+type origin struct {
+	secret *secret // nil: it must not be sealed
+	kind   byte
+	from   uint64 // incarnation
+}
+
+// open takes a message apart. It returns false when the message is malformed, or not sealed as its origin demands. A
+// message that was compressed or sealed takes at most limit bytes of memory, which the next one overwrites.
+func (e *envelope) open(b []byte, limit int, o origin) bool {
+	whole := b
 	v, n := binary.Uvarint(b)
 	if n <= 0 || v>>flagBits > 1<<32-1 {
 		return false
@@ -77,6 +88,18 @@ func (e *envelope) open(b []byte, limit int) bool {
 			return false
 		}
 		e.more, b = b[0], b[1:]
+	}
+	if (e.more&moreSealed != 0) != (o.secret != nil) {
+		return false
+	}
+	if o.secret != nil {
+		var ok bool
+		if b, ok = o.secret.open(e.opened[:0], o.kind, o.from, whole[:len(whole)-len(b)], b); !ok {
+			return false
+		}
+		if cap(b) <= bufferMax {
+			e.opened = b
+		}
 	}
 	if e.more&moreCompressed != 0 {
 		if b = inflate(e.inflated, b, limit); b == nil {
@@ -130,8 +153,9 @@ func appendList(b []byte, to []Address) []byte {
 
 // buffer is memory in which a message is put together.
 type buffer struct {
-	b    []byte
-	pool *sync.Pool
+	b      []byte
+	sealed []byte // of the same message, sealed
+	pool   *sync.Pool
 }
 
 // bufferMax bounds the memory that an idle buffer keeps.
@@ -147,8 +171,8 @@ func (s *System) newBuffer() *buffer {
 
 // free gives the buffer back. Nobody may use what is in it any more.
 func (b *buffer) free() {
-	if cap(b.b) <= bufferMax {
-		b.b = b.b[:0]
+	if cap(b.b)+cap(b.sealed) <= 2*bufferMax {
+		b.b, b.sealed = b.b[:0], b.sealed[:0]
 		b.pool.Put(b)
 	}
 }

@@ -1,7 +1,6 @@
 package vsync
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
@@ -71,13 +70,29 @@ func atLeast(least int) func(string) error {
 	}
 }
 
-// keyBytes is the length of a system key.
-const keyBytes = 32
-
-// key checks a system key. The error does not show it.
-func key(value string) error {
-	if b, err := hex.DecodeString(value); err != nil || len(b) != keyBytes {
-		return fmt.Errorf("not %d hexadecimal digits", 2*keyBytes)
+// readKey takes the system's key. The error does not show it.
+func readKey(c *Config, value string) error {
+	source := HexKey(value)
+	if _, err := source(); err != nil {
+		return err
 	}
+	c.SystemKey = source
 	return nil
+}
+
+// readOldKey is readKey under a name that it had.
+func readOldKey(name string) func(c *Config, value string) error {
+	return func(c *Config, value string) error {
+		c.hints = append(c.hints, name+" is an old name of ISIS_AESKEY")
+		return readKey(c, value)
+	}
+}
+
+// readSums turns checksums off. With a key packets are authenticated all the same.
+func readSums(c *Config, value string) error {
+	on, err := parseBool(value)
+	if err == nil {
+		c.NoChecksum = !on
+	}
+	return err
 }

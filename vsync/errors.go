@@ -25,6 +25,13 @@ var (
 	// ErrOracleLost means that this process lost contact with the membership service.
 	ErrOracleLost = fmt.Errorf("%w: %w", ErrNotRunning, engine.ErrOracleLost)
 
+	// ErrSystemKey means that there is a system of this name with another key, or that one of the two has none.
+	ErrSystemKey = fmt.Errorf("%w: %w", ErrNotRunning, engine.ErrOtherKey)
+
+	// ErrGroupKey means that the members of a group have another key, or that one of the two sides has none, or that a
+	// message was not to be opened with the group's key.
+	ErrGroupKey = errors.New("group key")
+
 	// ErrNotMember means that this process is not, or no longer, a member of the group.
 	ErrNotMember = engine.ErrNotMember
 
@@ -149,6 +156,8 @@ func public(err error) error {
 		return nil
 	case errors.As(err, &poison):
 		return &PoisonError{Reason: poison.Reason, Accuser: poison.Accuser, Teller: poison.Teller}
+	case errors.Is(err, engine.ErrOtherKey):
+		return ErrSystemKey
 	case errors.Is(err, engine.ErrOracleLost):
 		return ErrOracleLost
 	case errors.Is(err, engine.ErrStopped), errors.Is(err, host.ErrEnded), errors.Is(err, host.ErrKilled):

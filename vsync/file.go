@@ -131,6 +131,9 @@ func fileKeys() []fileKey {
 		{"query_timeout", durationKey(func(c *Config) *time.Duration { return &c.QueryTimeout })},
 		{"handler_deadline", durationKey(func(c *Config) *time.Duration { return &c.HandlerDeadline })},
 		{"handler_limit", durationKey(func(c *Config) *time.Duration { return &c.HandlerLimit })},
+		{"status_dir", textKey(func(c *Config) *string { return &c.StatusDir })},
+		{"system_key_file", keyFileKey(func(c *Config) *KeySource { return &c.SystemKey })},
+		{"no_checksum", switchKey(func(c *Config) *bool { return &c.NoChecksum })},
 		{"no_compression", switchKey(func(c *Config) *bool { return &c.NoCompression })},
 		{"log_dir", textKey(func(c *Config) *string { return &c.LogDir })},
 		{"max_message", sizeKey(func(c *Config) *int { return &c.MaxMessage })},
@@ -183,6 +186,18 @@ func switchKey(field func(c *Config) *bool) func(*Config, any) error {
 			return errors.New("not true or false")
 		}
 		*field(c) = b
+		return nil
+	}
+}
+
+// keyFileKey reads the path of a file with a key.
+func keyFileKey(field func(c *Config) *KeySource) func(*Config, any) error {
+	return func(c *Config, value any) error {
+		path, ok := value.(string)
+		if !ok || path == "" {
+			return errors.New("not the path of a file")
+		}
+		*field(c) = KeyFile(path)
 		return nil
 	}
 }

@@ -54,6 +54,9 @@ query_timeout = "5s"
 handler_deadline = "2s"
 handler_limit = "30s"
 no_compression = true
+no_checksum = true
+status_dir = "/no/such/dir"
+system_key_file = "/no/such/file"
 log_dir = "logs"
 max_message = "1MB"
 max_unstable = 100
@@ -79,7 +82,7 @@ func TestConfigFromFile(t *testing.T) {
 	got, standard := reflect.ValueOf(c), reflect.ValueOf(DefaultConfig())
 	for i := range got.NumField() {
 		switch name := got.Type().Field(i).Name; name {
-		case "Transport", "Logger", "OnPanic", "Types", "noLog", "choice", // not of a file
+		case "Transport", "Logger", "OnPanic", "Types", "noLog", "choice", "hints", "key", // not of a file
 			"FastStart": // against Eligible
 		default:
 			if reflect.DeepEqual(got.Field(i).Interface(), standard.Field(i).Interface()) {

@@ -20,6 +20,7 @@ type Group struct {
 	name     string
 	settings groupSettings
 	inner    *host.Group // nil when the system does not run
+	secret   *secret     // nil when the group has no key; written before it is joined
 
 	mu       sync.Mutex // guards sealed; what follows is written before it is set and only read afterwards
 	sealed   bool
@@ -117,10 +118,17 @@ func (g *Group) join(ctx context.Context, what string, mode engine.JoinMode) err
 	if err := errors.Join(g.bindHandlers(), g.bindLoaders()); err != nil {
 		return g.fail(what, err)
 	}
+	if err := g.openSecret(); err != nil {
+		return g.fail(what, err)
+	}
+	line, err := g.keyLine()
+	if err != nil {
+		return g.fail(what, err)
+	}
 	g.bound.Store(true)
 	g.sys.remember(g)
-	table := g.describe()
-	err := g.inner.Join(ctx, engine.JoinRequest{
+	table := line + g.describe()
+	err = g.inner.Join(ctx, engine.JoinRequest{
 		Mode: mode, Signature: signatureOf(table), Handlers: table[:min(len(table), engine.HandlersMax)],
 		SafeCopies: g.settings.safeCopies, Unicast: g.settings.unicast,
 	})

@@ -168,7 +168,8 @@ func TestEnvelope(t *testing.T) {
 				}
 				b = append(b, "body"...)
 				var e envelope
-				if !e.open(b, 1000) || e.code != code || e.flags&^flagMore != flags || string(e.body) != "body" {
+				if !e.open(b, 1000, origin{}) || e.code != code || e.flags&^flagMore != flags ||
+					string(e.body) != "body" {
 					t.Fatalf("code %d, flags %d, more %d: %+v", code, flags, more, e)
 				}
 				if listed := e.names(1<<60) && !e.names(6); listed != (more != 0) {
@@ -191,7 +192,7 @@ func FuzzEnvelope(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var e envelope
-		if !e.open(b, 1<<16) {
+		if !e.open(b, 1<<16, origin{}) {
 			return
 		}
 		if len(e.body) > max(len(b), 1<<16) || len(e.list)%incarnationLen != 0 {

@@ -41,6 +41,9 @@ type IOStats struct {
 	TCP      bool // the unicast packets travel over TCP
 	Refused  struct {
 		BadChecksum uint64 // damaged on the way
+		Unsigned    uint64 // not signed in a system with a key, or signed in one without
+		Forged      uint64 // signed with another key
+		Replayed    uint64 // signed, and came before
 		Malformed   uint64
 		Foreign     uint64 // of other programs, and of other systems
 		Stale       uint64 // of groups or views that are over, and of other parts of a divided system
@@ -52,6 +55,9 @@ type IOStats struct {
 func (s IOStats) Sub(earlier IOStats) IOStats {
 	s.Sent, s.Received = s.Sent.sub(earlier.Sent), s.Received.sub(earlier.Received)
 	s.Refused.BadChecksum -= earlier.Refused.BadChecksum
+	s.Refused.Unsigned -= earlier.Refused.Unsigned
+	s.Refused.Forged -= earlier.Refused.Forged
+	s.Refused.Replayed -= earlier.Refused.Replayed
 	s.Refused.Malformed -= earlier.Refused.Malformed
 	s.Refused.Foreign -= earlier.Refused.Foreign
 	s.Refused.Stale -= earlier.Refused.Stale
@@ -112,6 +118,7 @@ func (s *System) IOStats() IOStats {
 	st.Sent.Duplicates, st.Received.Duplicates = c.Streams.Resent+c.LinkResent, c.Streams.Duplicates
 	st.Sent.Dropped, st.Received.Dropped = t.SendDropped, dropped(t)
 	st.Refused.BadChecksum = c.BadCRC
+	st.Refused.Unsigned, st.Refused.Forged, st.Refused.Replayed = c.Unsigned, c.Forged, c.Replayed
 	st.Refused.Malformed = c.Malformed + c.Short + c.Streams.Malformed
 	st.Refused.Foreign = c.Foreign + c.OtherSystem + t.ReceiveForeign
 	st.Refused.Stale = c.NoGroup + c.OldView + c.EarlyDropped + c.OtherPart

@@ -60,8 +60,8 @@ func (m *Message) Own() []byte { return bytes.Clone(m.Payload) }
 func (m *Message) Keep() *Kept {
 	k := &Kept{payload: m.Payload}
 	switch d := m.delivery; {
-	case m.env.more&moreCompressed != 0:
-		m.env.inflated = nil // the next one gets memory of its own
+	case m.env.more&(moreCompressed|moreSealed) != 0:
+		m.env.inflated, m.env.opened = nil, nil // the next one gets memory of its own
 	case d == nil:
 	case d.Frame.IsZero():
 		d.Loan = nil

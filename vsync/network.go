@@ -12,9 +12,11 @@ import (
 	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/frame"
 	"github.com/khamsin-io/khamsin/dataplane/tree"
+	"github.com/khamsin-io/khamsin/dataplane/wire"
 	"github.com/khamsin-io/khamsin/transports/tcp"
 	"github.com/khamsin-io/khamsin/transports/udp"
 	"github.com/khamsin-io/khamsin/vsync/internal/engine"
+	"github.com/khamsin-io/khamsin/vsync/internal/seal"
 )
 
 // Network says which packets a system may use where, and where other processes are. The zero value is UDP with IP
@@ -128,7 +130,18 @@ func overTree(c *Config, open func(c *Config) (dataplane.Transport, error)) (dat
 	if err != nil {
 		return nil, errors.Join(err, inner.Close())
 	}
-	t, err := tree.New(inner, tree.Config{FanOut: c.Network.FanOut, Direct: c.Network.TCPDirect, Seeds: seeds})
+	tc := tree.Config{FanOut: c.Network.FanOut, Direct: c.Network.TCPDirect, Seeds: seeds}
+	if c.key != nil {
+		ring, err := seal.NewRing(c.key(), 0) // to open packets with, in the goroutine that receives
+		if err != nil {
+			return nil, errors.Join(err, inner.Close())
+		}
+		tc.Genuine = func(packet []byte) bool {
+			var h wire.Header
+			return h.Peek(packet) == nil && ring.Open(packet, h.Signed, true) == nil
+		}
+	}
+	t, err := tree.New(inner, tc)
 	if err != nil {
 		return nil, errors.Join(err, inner.Close())
 	}

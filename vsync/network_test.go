@@ -19,6 +19,7 @@ func networks() map[string][]string {
 		"unicast":    {"ISIS_UNICAST_ONLY=true"},
 		"tcp":        {"ISIS_TCP_ONLY=true"},
 		"tcp direct": {"ISIS_TCP_ONLY=true", "ISIS_TCP_DIRECT=true"},
+		"tcp hosts":  {"ISIS_TCP_ONLY=true", "ISIS_HOSTS=localhost,127.0.0.1"}, // as in a cloud
 	}
 }
 
@@ -46,7 +47,7 @@ func startIn(t *testing.T, env []string, first bool) *System {
 // The same program gives the same results over every network: all members get the same messages in one order, and a
 // crash is noticed. What the settings rule out is not used: no multicast, no UDP.
 //
-// rows: TRN-01, TRN-03, TRN-05, TRN-09, IPM-19
+// rows: TRN-01, TRN-03, TRN-05, TRN-09, TRN-10, IPM-19, ORC-22
 func TestNetworks(t *testing.T) {
 	for name, env := range networks() {
 		t.Run(name, func(t *testing.T) {

@@ -27,6 +27,19 @@ func WithConfig(c Config) Option {
 // WithSystemName names the system; systems of different names ignore each other. At most 255 bytes.
 func WithSystemName(name string) Option { return set(func(c *Config) { c.SystemName = name }) }
 
+// WithSystemKey makes all packets of the system authenticated: who has not the key cannot join the system, send
+// anything that it takes in, or declare a process of it failed. Payloads can still be read by everybody; see
+// WithGroupKey. All processes of a system need the same key. docs/security.md says what that protects against, and what
+// it costs.
+func WithSystemKey(key KeySource) Option { return set(func(c *Config) { c.SystemKey = key }) }
+
+// WithoutChecksum sends packets without a checksum, unless the system has a key, and takes in what comes without
+// looking: for networks that damage nothing. All processes of a system must agree.
+func WithoutChecksum() Option { return set(func(c *Config) { c.NoChecksum = true }) }
+
+// WithStatus puts a status socket into a directory, such as StatusDir(): see Config.StatusDir.
+func WithStatus(dir string) Option { return set(func(c *Config) { c.StatusDir = dir }) }
+
 // WithTransport says how packets travel: UDP(), the default, or Mem of a network shared by several systems.
 func WithTransport(f TransportFactory) Option { return set(func(c *Config) { c.Transport = f }) }
 
@@ -181,6 +194,7 @@ type groupSettings struct {
 	inline     bool
 	unicast    bool
 	rate       Rate
+	key        KeySource
 }
 
 // Numbers of members for queries, WithSafeCopies and FlushK.
@@ -188,6 +202,11 @@ const (
 	All      = 0
 	Majority = -1
 )
+
+// WithGroupKey enciphers what the group's messages carry, replies to queries and the state included. Codes, lengths and
+// who talks to whom stay visible. All members need the same key, or RandomKey; a process with another one, or none, is
+// refused by Join with ErrGroupKey. Handlers notice nothing, except that the payload is a copy.
+func WithGroupKey(key KeySource) GroupOption { return func(s *groupSettings) { s.key = key } }
 
 // WithSafeCopies says how many members, the oldest ones, must hold a Safe message before it is delivered anywhere: All,
 // Majority, or a number. The default is All.

@@ -220,3 +220,40 @@ func TestTenThousandGroups(t *testing.T) {
 		t.Errorf("view %v of a group of two", v)
 	}
 }
+
+// Without any setting, and without a server, the first processes that start are the membership service: three of them,
+// or as many as the size says. The others are not, and know who is.
+//
+// rows: ORC-01, ORC-02, ORC-03, ORC-10
+func TestFirstProcessesAreTheOracle(t *testing.T) {
+	for _, size := range []int{0, 1, 5} {
+		hub := mem.NewHub()
+		var opts []Option
+		want := 3
+		if size != 0 {
+			opts, want = append(opts, WithOracleSize(size)), size
+		}
+		var systems []*System
+		for range 6 {
+			systems = append(systems, startOn(t, hub, opts...))
+		}
+		hosts := func(s *System) (n int, first bool) {
+			oracle := s.State().Oracle
+			first = true
+			for _, x := range systems[:want] {
+				first = first && slices.Contains(oracle, x.Address())
+			}
+			return len(oracle), first
+		}
+		for i, s := range systems {
+			n, first := hosts(s)
+			for deadline := time.Now().Add(patience); (n != want || !first) && time.Now().Before(deadline); {
+				<-time.After(10 * time.Millisecond)
+				n, first = hosts(s)
+			}
+			if n != want || !first {
+				t.Errorf("size %d: process %d says that the ORACLE is %v", size, i, s.State().Oracle)
+			}
+		}
+	}
+}

@@ -32,7 +32,15 @@ func (g *Group) onReply(from Address, msg []byte) {
 		g.malformed.Add(1)
 		return
 	}
-	g.pending.take(call, reply{from: from, kind: replyKind(msg[n]), body: msg[n+1:]})
+	body := msg[n+1:]
+	if g.secret != nil {
+		var ok bool
+		if body, ok = g.secret.open(nil, sealedPeer, from.Incarnation, msg[:n+1], body); !ok {
+			g.malformed.Add(1)
+			return
+		}
+	}
+	g.pending.take(call, reply{from: from, kind: replyKind(msg[n]), body: body})
 }
 
 // sendReply sends what body appends as the reply to a call of a member.
@@ -64,6 +72,11 @@ func (g *Group) sendReplyBy(
 		}
 		g.pending.take(call, reply{from: to, kind: kind, body: slices.Clone(b[head+1:])})
 		return nil
+	}
+	if g.secret != nil {
+		buf.sealed = append(buf.sealed[:0], b[:head+1]...)
+		buf.sealed = g.secret.seal(buf.sealed, sealedPeer, b[:head+1], b[head+1:])
+		b = buf.sealed
 	}
 	if raw {
 		return g.inner.AnswerRaw(g.sys.host.Context(), to, host.Head{}, b)

@@ -110,6 +110,10 @@ func (g *Group) explain(err error) error {
 	if !errors.As(err, &refused) {
 		return err
 	}
+	mine, err2 := g.keyLine()
+	if their, _, _ := strings.Cut(refused.Handlers, "\n"); err2 == nil && mine != keyLineOf(their) {
+		return fmt.Errorf("%w: the members have another one, or none, or this process has", ErrGroupKey)
+	}
 	ours, theirs := byCode(parseTable(g.describe())), byCode(parseTable(refused.Handlers))
 	codes := make([]Code, 0, len(ours)+len(theirs))
 	for c := range ours {
@@ -127,6 +131,14 @@ func (g *Group) explain(err error) error {
 		}
 	}
 	return err
+}
+
+// keyLineOf returns a table's first line when it is about a key, else nothing.
+func keyLineOf(line string) string {
+	if strings.HasPrefix(line, keyCode) {
+		return line + "\n"
+	}
+	return ""
 }
 
 // byCode gathers the types under each code.

@@ -26,7 +26,34 @@ func (w *StateWriter) Put(vals ...any) error {
 	if buf.b, err = w.group.sys.types.Append(buf.b[:0], vals...); err != nil {
 		return err
 	}
+	if secret := w.group.secret; secret != nil {
+		buf.sealed = secret.seal(append(buf.sealed[:0], pieceSealed), sealedState, nil, buf.b)
+		return w.inner.Put(buf.sealed)
+	}
 	return w.inner.Put(buf.b)
+}
+
+// What a piece of the state of a group with a key begins with.
+const (
+	pieceKey    = iota // the key, wrapped
+	pieceSealed        // a piece, sealed
+)
+
+// unseal returns a piece of state, or nil when it was the group's key.
+func (g *Group) unseal(piece []byte) ([]byte, error) {
+	switch {
+	case g.secret == nil:
+		return piece, nil
+	case len(piece) == 0:
+		return nil, errSealed
+	case piece[0] == pieceKey:
+		return nil, g.unwrapKey(piece[1:])
+	}
+	plain, ok := g.secret.open(nil, sealedState, 0, nil, piece[1:])
+	if !ok {
+		return nil, errSealed
+	}
+	return plain, nil
 }
 
 // PutBytes is Put of one []byte.

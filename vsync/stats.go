@@ -34,7 +34,8 @@ func (s *System) Stats() Stats {
 		NaksReceived:    c.Streams.NaksGot,
 		AcksSent:        c.Streams.AcksSent,
 		AcksReceived:    c.Streams.AcksReceived,
-		BadPackets:      c.Short + c.Foreign + c.BadCRC + c.Malformed + c.OtherSystem + c.Streams.Malformed,
-		Starved:         c.Starved,
+		BadPackets: c.Short + c.Foreign + c.BadCRC + c.Malformed + c.OtherSystem + c.Streams.Malformed +
+			c.Unsigned + c.Forged + c.Replayed,
+		Starved: c.Starved,
 	}
 }

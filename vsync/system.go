@@ -38,6 +38,10 @@ type System struct {
 	engine  *engine.Engine // to be touched inside host.Do only
 	logFile *os.File
 	buffers sync.Pool // of *buffer
+	key     []byte    // nil when the system has none
+	status  *statusSocket
+
+	counters sync.Map // by name of a group: *atomic.Uint64, see secret
 
 	watchOnce sync.Once
 	watching  chan struct{} // closed when the watchdog has ended
@@ -68,12 +72,19 @@ func start(ctx context.Context, opts []Option) (*System, error) {
 	if open == nil {
 		open = ByNetwork()
 	}
+	var key []byte
+	if config.SystemKey != nil {
+		if key, err = keyOf(config.SystemKey); err != nil {
+			return nil, fmt.Errorf("system key: %w", err)
+		}
+		config.key = func() []byte { return key }
+	}
 	transport, err := open(&config)
 	if err != nil {
 		return nil, err
 	}
 	s := &System{
-		config: config, self: newAddress(transport.Local()), watching: make(chan struct{}),
+		key: key, config: config, self: newAddress(transport.Local()), watching: make(chan struct{}),
 		suspects: make(map[Address]bool),
 	}
 	if err := s.open(transport); err != nil {
@@ -88,10 +99,16 @@ func start(ctx context.Context, opts []Option) (*System, error) {
 	case <-ctx.Done():
 		return nil, errors.Join(context.Cause(ctx), s.host.Close())
 	}
+	if dir := config.statusDir(); dir != "" {
+		if err := s.openStatus(dir); err != nil { // a convenience: the system is not ended for it
+			s.log.Warn("no status socket", "err", err)
+		}
+	}
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
 	go func() {
 		<-s.host.Done()
 		stop()
+		s.closeStatus()
 		s.closeLog()
 	}()
 	return s, nil
@@ -165,7 +182,11 @@ func (s *System) openHost(t dataplane.Transport) (err error) {
 	if lines != nil {
 		port = lines.Port()
 	}
+	for _, hint := range c.hints {
+		s.log.Warn(hint)
+	}
 	s.engine, err = engine.New(engine.Config{
+		Key: s.key, NoSums: c.NoChecksum,
 		Self: s.self, System: c.SystemName, Seed: randomNumber(), Arena: t.Arena(), MTU: mtu, Timing: timing,
 		Limits: limits, Channels: c.Network.engineChannels(), Line: port,
 		Oracle: engine.Oracle{

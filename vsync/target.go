@@ -96,8 +96,9 @@ type parcel struct {
 	body    []byte // all behind the head
 }
 
-// wrap returns the head and the rest of the message, compressed into buf when that is worth it.
-func (g *Group) wrap(p *parcel, buf *buffer) (host.Head, []byte) {
+// wrap returns the head and the rest of the message, compressed into buf when that is worth it, and sealed when the
+// group has a key.
+func (g *Group) wrap(p *parcel, buf *buffer, kind byte) (host.Head, []byte) {
 	body := p.body
 	if len(body) >= compressMin && len(body) <= g.sys.config.MaxMessage && !g.sys.config.NoCompression {
 		var ok bool
@@ -106,7 +107,16 @@ func (g *Group) wrap(p *parcel, buf *buffer) (host.Head, []byte) {
 			body = buf.b
 		}
 	}
-	return headOf(p.code, p.flags, p.more), body
+	if g.secret == nil {
+		return headOf(p.code, p.flags, p.more), body
+	}
+	p.more |= moreSealed
+	head := headOf(p.code, p.flags, p.more)
+	if need := len(body) + sealedMore; cap(buf.sealed) < need {
+		buf.sealed = make([]byte, 0, need)
+	}
+	buf.sealed = g.secret.seal(buf.sealed[:0], kind, head.Bytes[:head.Len], body)
+	return head, buf.sealed
 }
 
 // post multicasts a message.
@@ -116,7 +126,7 @@ func (g *Group) post(ctx context.Context, p parcel) error {
 	if head := headOf(p.code, p.flags, p.more); int(head.Len)+len(p.body) > g.sys.config.MaxMessage {
 		return ErrTooLarge // whatever compression would make of it
 	}
-	head, body := g.wrap(&p, buf)
+	head, body := g.wrap(&p, buf, sealedCast)
 	if err := g.pace(ctx, int(head.Len)+len(body)); err != nil {
 		return err
 	}
@@ -127,7 +137,7 @@ func (g *Group) post(ctx context.Context, p parcel) error {
 func (g *Group) postTo(ctx context.Context, to Address, p parcel) error {
 	buf := g.sys.newBuffer()
 	defer buf.free()
-	head, body := g.wrap(&p, buf)
+	head, body := g.wrap(&p, buf, sealedPeer)
 	return g.inner.SubmitTo(ctx, to, head, body)
 }
 
@@ -135,7 +145,7 @@ func (g *Group) postTo(ctx context.Context, to Address, p parcel) error {
 func (g *Group) postRawTo(ctx context.Context, to Address, p parcel) error {
 	buf := g.sys.newBuffer()
 	defer buf.free()
-	head, body := g.wrap(&p, buf)
+	head, body := g.wrap(&p, buf, sealedPeer)
 	return g.inner.SubmitRawTo(ctx, to, head, body)
 }
 

@@ -21,6 +21,8 @@ type cli struct {
 	Demo    demoCommand    `cmd:"" help:"Run a group of processes on this host, kill one, let one join, and check that all agree."`
 	Perf    perfCommand    `cmd:"" help:"Measure what a group does, and what the machine can."`
 	Tune    tuneCommand    `cmd:"" help:"Set up a host: check its settings, change them, export or measure them."`
+	Oracle  oracleCommand  `cmd:"" help:"Serve as a member of the membership service, and nothing else, until told to end."`
+	Top     topCommand     `cmd:"" help:"Watch the processes of this host: groups, views, rates, losses."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 	Member  memberCommand  `cmd:"" hidden:"" help:"One process of a demo; started by it."`
 }

@@ -115,6 +115,9 @@ func memberOfPerf() ([]string, error) {
 	return []string{program, "perf", "member"}, err
 }
 
+// printLine prints a value as JSON on one line.
+func printLine(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }
+
 func printJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")

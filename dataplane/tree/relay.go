@@ -132,7 +132,11 @@ func (t *Transport) Receive(batch []dataplane.Packet, wait dataplane.Wait) (int,
 		if found {
 			p.Frame.Off += uint32(l.head)
 			p.Frame.Len -= uint32(l.head)
-			t.passOn(p.Frame, &l, known)
+			if t.cfg.Genuine == nil || t.cfg.Genuine(b[l.head:]) {
+				t.passOn(p.Frame, &l, known)
+			} else {
+				t.forged.Inc()
+			}
 		}
 		batch[kept] = *p
 		kept++

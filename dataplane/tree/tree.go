@@ -46,6 +46,10 @@ type Config struct {
 	FanOut int                  // packets that a member sends for one; default DefaultFanOut
 	Direct bool                 // no relays: the sender sends to everybody
 	Seeds  []dataplane.Endpoint // where packets to a channel without a roster go
+
+	// Genuine tells whether a packet is one of the system's; the goroutine in Receive calls it. Others are not passed
+	// on to anybody. Default: all are.
+	Genuine func(packet []byte) bool
 }
 
 // Stats counts what the tree did.
@@ -55,6 +59,7 @@ type Stats struct {
 	Relayed    uint64 // packets that were passed on
 	Malformed  uint64 // packets with a list that is none
 	Unknown    uint64 // members of lists that this process does not know
+	Forged     uint64 // packets that were not passed on because they are not genuine
 	Starved    uint64 // relayings given up for want of a frame
 }
 
@@ -77,8 +82,8 @@ type Transport struct {
 	channels map[dataplane.Channel]*plan
 	out      []dataplane.Packet // expanded and not yet taken by the inner transport; Send's
 
-	multicasts, copies                   counters.Counter // Send's
-	relayed, malformed, unknown, starved counters.Counter // Receive's
+	multicasts, copies                           counters.Counter // Send's
+	relayed, malformed, unknown, forged, starved counters.Counter // Receive's
 }
 
 // key names one group's part of a channel's members.
@@ -297,7 +302,8 @@ func (t *Transport) Stats() dataplane.Stats { return t.inner.Stats() }
 func (t *Transport) TreeStats() Stats {
 	return Stats{
 		Multicasts: t.multicasts.Load(), Copies: t.copies.Load(), Relayed: t.relayed.Load(),
-		Malformed: t.malformed.Load(), Unknown: t.unknown.Load(), Starved: t.starved.Load(),
+		Malformed: t.malformed.Load(), Unknown: t.unknown.Load(), Forged: t.forged.Load(),
+		Starved: t.starved.Load(),
 	}
 }
 

@@ -293,6 +293,31 @@ func TestDirect(t *testing.T) {
 	f.settle()
 }
 
+// A packet to one process takes the shortest path: one hop, however large the tree is.
+//
+// rows: TRN-08
+func TestUnicastIsDirect(t *testing.T) {
+	f := plant(t, 100, Config{})
+	defer f.close()
+	fr, _ := f.wires[7].arena.Tx().Get()
+	fr.Len = uint32(copy(f.wires[7].arena.Bytes(frame.Frame{Chunk: fr.Chunk, Off: fr.Off, Len: 2}), "to"))
+	before := 0
+	for _, w := range f.wires {
+		before += w.sent
+	}
+	if n, err := f.trees[7].Send([]dataplane.Packet{{Frame: fr, To: f.trees[93].Local()}}); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	got, _ := f.settle()
+	sent := -before
+	for _, w := range f.wires {
+		sent += w.sent
+	}
+	if sent != 1 || len(got[93]) != 1 || got[93][0] != "to" {
+		t.Errorf("%d packets were sent; member 93 got %q", sent, got[93])
+	}
+}
+
 // A packet to a channel that nobody is known on goes to the seeds.
 func TestSeeds(t *testing.T) {
 	f := plant(t, 3, Config{})
@@ -346,6 +371,30 @@ func TestRelayTrustsNobody(t *testing.T) {
 		if got, _ := f.settle(); len(got[0]) != 0 || f.trees[0].TreeStats().Malformed != before+1 {
 			t.Errorf("%x: got %q", bad, got[0])
 		}
+	}
+}
+
+// What is not genuine is not passed on: nobody can use a member to send to all others.
+func TestRelayPassesOnWhatIsGenuine(t *testing.T) {
+	f := plant(t, 3, Config{Genuine: func(packet []byte) bool { return string(packet) == "hi" }})
+	defer f.close()
+	outsider := f.net.open(99)
+	defer outsider.Close()
+	list := []byte{magic0, magic1, 1, 0, family4, 0}
+	to := f.trees[1].Local()
+	list = binary.BigEndian.AppendUint16(append(list, to.IP[12:]...), uint16(to.Port))
+	for _, text := range []string{"hi", "ho"} {
+		fr, _ := outsider.arena.Tx().Get()
+		packet := append(list, text...)
+		fr.Len = uint32(len(packet))
+		copy(outsider.arena.Bytes(fr), packet)
+		if _, err := outsider.Send([]dataplane.Packet{{Frame: fr, To: f.trees[0].Local()}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, _ := f.settle()
+	if len(got[0]) != 2 || len(got[1]) != 1 || got[1][0] != "hi" || f.trees[0].TreeStats().Forged != 1 {
+		t.Errorf("got %q, %+v", got, f.trees[0].TreeStats())
 	}
 }
 

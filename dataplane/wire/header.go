@@ -3,7 +3,7 @@
 //
 //	 0               1               2               3
 //	+---------------+---------------+---------------+---------------+
-//	|  magic 'K'    |    version    |     kind      |     flags     |
+//	|  magic 'K'    |    version    |s|   kind      |     flags     |
 //	+---------------+---------------+---------------+---------------+
 //	|            CRC32C of the packet without this field            |
 //	+---------------------------------------------------------------+
@@ -22,6 +22,7 @@
 //	|                        aux (by kind)                          |
 //	+---------------------------------------------------------------+
 //
+// s is set when the packet is signed: then 32 bytes that authenticate it stand between header and payload.
 // The group stands at a fixed offset so that a filter in the kernel can read it.
 package wire
 
@@ -34,10 +35,15 @@ import (
 // Sizes and offsets in bytes.
 const (
 	HeaderLen   = 40
+	KindOffset  = 2
 	FlagsOffset = 3
 	CRCOffset   = 4
 	GroupOffset = 12
 	magic       = 'K'
+
+	// SignedBit stands in the byte of the kind: what follows the header authenticates the packet. The payload begins
+	// behind that.
+	SignedBit = 0x80
 
 	// Version is the version of the packet format. Packets of another version are counted and dropped.
 	Version = 1
@@ -67,6 +73,7 @@ const (
 // bits of the receiver's.
 type Header struct {
 	Kind   Kind
+	Signed bool // see SignedBit; Encode does not write it
 	Flags  uint8
 	System uint32
 	Group  uint32
@@ -105,7 +112,7 @@ func Seal(packet []byte) {
 	binary.LittleEndian.PutUint32(packet[CRCOffset:], checksum(packet))
 }
 
-// Decode checks a packet and reads its header. The payload is packet[HeaderLen:].
+// Decode checks a packet and reads its header. The payload is packet[HeaderLen:], unless the packet is signed.
 func (h *Header) Decode(packet []byte) error {
 	if err := h.Peek(packet); err != nil {
 		return err
@@ -126,7 +133,7 @@ func (h *Header) Peek(packet []byte) error {
 	case packet[1] != Version:
 		return ErrVersion
 	}
-	h.Kind = Kind(packet[2])
+	h.Kind, h.Signed = Kind(packet[KindOffset]&^SignedBit), packet[KindOffset]&SignedBit != 0
 	if h.Kind == KindNone || h.Kind >= kinds {
 		return ErrKind
 	}

@@ -36,7 +36,7 @@ var (
 	machines = []string{
 		"vsync/internal/member", "vsync/internal/detect", "vsync/internal/link", "vsync/internal/stream",
 		"vsync/internal/order", "vsync/internal/safe", "vsync/internal/flush", "vsync/internal/flow",
-		"vsync/internal/xfer",
+		"vsync/internal/xfer", "vsync/internal/seal",
 	}
 
 	// immutable: what a service built on groups is made from
@@ -99,7 +99,7 @@ var house = slices.Concat([]room{
 	// The public package may choose a transport; it moves no frames itself.
 	{path: "vsync", floor: 5,
 		only: slices.Concat(values, transports, []string{"vsync/internal/host", "vsync/internal/engine",
-			"vsync/internal/lifeline", "vsync/internal/tuner",
+			"vsync/internal/lifeline", "vsync/internal/tuner", "vsync/internal/seal",
 			"vsync/codec", "dataplane", "dataplane/tree", "dataplane/frame", "dataplane/wire",
 			"bpf"})},
 	{path: "vsync/sim", floor: 5,

@@ -101,6 +101,8 @@ func TestNoSuchFamily(t *testing.T) {
 }
 
 // A channel's address names it, over both families; other addresses name none.
+//
+// rows: IPM-03
 func TestChannelAddresses(t *testing.T) {
 	for _, ch := range []dataplane.Channel{dataplane.ChannelMin, 5000, 0x123456, dataplane.ChannelMax} {
 		four, six := ch.IPv4(), ch.IPv6()

@@ -19,6 +19,7 @@ const (
 	drawOracle
 	drawRarities
 	drawLines
+	drawKey
 )
 
 // newRandom returns the stream of a purpose under a seed.

@@ -42,6 +42,7 @@ type Weather struct {
 	Stalls    int           // a member's application stands still
 	StallMax  time.Duration
 
+	Key        bool // packets are signed with a key of the system
 	Lines      bool // the kernel of a process that crashes tells its watchers
 	LineBreaks int  // lines between live processes that break for a moment
 
@@ -108,6 +109,7 @@ func DrawWeather(seed uint64) Weather {
 	w.drawMembers(r)
 	w.drawRarities(newRandom(seed, drawRarities))
 	w.drawLines(newRandom(seed, drawLines))
+	w.Key = newRandom(seed, drawKey).chance(keyChance)
 	return w
 }
 
@@ -187,6 +189,9 @@ func (w *Weather) drawMembers(r random) {
 		w.Accusations = 1
 	}
 }
+
+// keyChance is the share of worlds with a key.
+const keyChance = 0.3
 
 func (w *Weather) drawLines(r random) {
 	if w.Lines = r.chance(0.5); w.Lines && r.chance(0.4) {

@@ -281,6 +281,9 @@ func (w *World) engineConfig(p *process) engine.Config {
 			FastStart: p.node.number == 1 && p.record.run == 1,
 		},
 	}
+	if w.weather.Key {
+		cfg.Key = []byte("a key that all processes share!!")
+	}
 	return plant(cfg, w.opts.Canary)
 }
 

@@ -33,6 +33,8 @@ type Config struct {
 	Timing   Timing
 	Limits   Limits
 	Oracle   Oracle
+	Key      []byte // of the system, seal.KeyLen bytes: packets are signed with it; nil: they have a checksum alone
+	NoSums   bool   // not even that, without a key
 	Line     uint16 // port where watchers may connect to be told by the kernel when this process ends; 0: none
 	Canary   canary.Bug
 }
@@ -150,6 +152,7 @@ var (
 	ErrStopped         = errors.New("stopped")
 	ErrSystemFull      = errors.New("a table of the membership service is full")
 	ErrOracleRequired  = errors.New("no ORACLE found and this process may not found one")
+	ErrOtherKey        = errors.New("a system of this name has another key, or one of the two has none")
 	ErrTransferAborted = errors.New("state transfer aborted")
 )
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/clock"
+	"github.com/khamsin-io/khamsin/dataplane/frame"
 	"github.com/khamsin-io/khamsin/dataplane/loan"
 	"github.com/khamsin-io/khamsin/dataplane/wire"
 	"github.com/khamsin-io/khamsin/vsync/core"
@@ -13,6 +14,7 @@ import (
 	"github.com/khamsin-io/khamsin/vsync/internal/link"
 	"github.com/khamsin-io/khamsin/vsync/internal/member"
 	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
+	"github.com/khamsin-io/khamsin/vsync/internal/seal"
 	"github.com/khamsin-io/khamsin/vsync/internal/xfer"
 )
 
@@ -36,6 +38,9 @@ type Engine struct {
 	transfers map[uint64]*xfer.Outgoing
 	nextXfer  uint64
 
+	ring     *seal.Ring            // nil without a key
+	clash    bool                  // a beacon of a system of this name was not to be opened
+	genuine  bool                  // somebody else's packet was
 	suspects map[uint64]string     // by incarnation: why this process accused it
 	charges  map[uint64]pdu.Charge // by incarnation: why the ORACLE removed it
 	leavers  int                   // groups that this process ever wanted to leave
@@ -53,6 +58,8 @@ type Engine struct {
 // Counters counts what the engine saw beside its groups' streams.
 type Counters struct {
 	Received, Short, Foreign, BadCRC, Malformed, OtherSystem, NoGroup, OldView, EarlyDropped uint64
+
+	Unsigned, Forged, Replayed uint64 // refused because of the key
 
 	OtherPart uint64 // packets and poison of another part of a divided system
 	RawLost   uint64 // raw messages of which a part had come
@@ -72,6 +79,15 @@ func New(cfg Config) (*Engine, error) {
 		byLid:    map[uint32]*group{},
 		channels: map[dataplane.Channel]int{}, transfers: map[uint64]*xfer.Outgoing{},
 		suspects: map[uint64]string{}, charges: map[uint64]pdu.Charge{}, windowLimit: cfg.Limits.Window,
+	}
+	if cfg.Key != nil {
+		var err error
+		if e.ring, err = seal.NewRing(cfg.Key, cfg.Self.Incarnation); err != nil {
+			return nil, err
+		}
+		e.box.Protect(e.ring, true)
+	} else {
+		e.box.Protect(nil, !cfg.NoSums)
 	}
 	t := cfg.Timing
 	e.links = link.New(link.Config{
@@ -242,7 +258,8 @@ func (e *Engine) receive(now clock.Time, p *dataplane.Packet) {
 		e.roomForState()
 		e.leaversGoOn(now)
 	case wire.KindBeacon:
-		e.member.OnBeacon(now, h.System, b[wire.HeaderLen:])
+		e.genuine = e.genuine || e.member.IsBeacon(b[e.box.Head():])
+		e.member.OnBeacon(now, h.System, b[e.box.Head():])
 	case wire.KindHeartbeat:
 		if e.links.Dead(h.View) {
 			e.poison(h.View, p.From)
@@ -250,9 +267,16 @@ func (e *Engine) receive(now clock.Time, p *dataplane.Packet) {
 			e.detect.OnLife(now, &h, p.From)
 		}
 	case wire.KindPoison:
-		e.onPoison(&h, b[wire.HeaderLen:])
+		e.onPoison(&h, b[e.box.Head():])
 	}
 	e.box.Arena().Tx().Release(p.Frame)
+}
+
+// payload returns the part of a packet behind what stands in front of its payload.
+func (e *Engine) payload(f frame.Frame) frame.Frame {
+	f.Off += uint32(e.box.Head())
+	f.Len -= uint32(e.box.Head())
+	return f
 }
 
 func (e *Engine) receiveGroup(now clock.Time, h *wire.Header, p *dataplane.Packet) {

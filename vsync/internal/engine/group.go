@@ -121,7 +121,7 @@ func (g *group) receive(now clock.Time, h *wire.Header, p *dataplane.Packet) {
 		g.release(p)
 		return
 	}
-	payload := g.e.box.Arena().Bytes(p.Frame)[wire.HeaderLen:]
+	payload := g.e.box.Arena().Bytes(p.Frame)[g.e.box.Head():]
 	switch h.Kind {
 	case wire.KindData:
 		g.onData(now, h, p)
@@ -351,7 +351,7 @@ func (g *group) Payload(r core.Rank, q core.Seq) []byte {
 	if f.IsZero() {
 		return nil
 	}
-	return g.e.box.Arena().Bytes(f)[wire.HeaderLen:]
+	return g.e.box.Arena().Bytes(f)[g.e.box.Head():]
 }
 
 // Deliver passes a packet on. False means that the application has too much already.

@@ -6,7 +6,6 @@ import (
 
 	"github.com/khamsin-io/khamsin/dataplane/frame"
 	"github.com/khamsin-io/khamsin/dataplane/loan"
-	"github.com/khamsin-io/khamsin/dataplane/wire"
 	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/canary"
 	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
@@ -32,8 +31,7 @@ func (g *group) hand(r core.Rank, q core.Seq) {
 		return
 	}
 	g.e.box.Arena().Retain(f)
-	f.Off += wire.HeaderLen
-	f.Len -= wire.HeaderLen
+	f = g.e.payload(f)
 	d.Frame = f
 	g.deliver(d)
 }

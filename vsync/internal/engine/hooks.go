@@ -28,6 +28,10 @@ type hooks Engine
 
 // Attached is called when the process has become part of a system.
 func (h *hooks) Attached(clock.Time, uint32) {
+	if h.clash && !h.genuine { // it would be a second system of the name, beside one that it cannot talk to
+		(*Engine)(h).finish(ErrOtherKey)
+		return
+	}
 	h.out.Events = append(h.out.Events, Event{Kind: EventAttached})
 }
 

@@ -34,8 +34,7 @@ func (g *group) plantWrongView(h *wire.Header, p *dataplane.Packet) {
 	}
 	f := p.Frame
 	g.e.box.Arena().Retain(f)
-	f.Off += wire.HeaderLen
-	f.Len -= wire.HeaderLen
+	f = g.e.payload(f)
 	g.deliver(Delivery{
 		Kind: DeliverMessages, Flavour: core.FIFO, Sender: core.Rank(h.Rank), ViewID: g.view.ID,
 		Seq: core.Seq(h.Seq), Frame: f,

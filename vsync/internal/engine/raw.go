@@ -147,7 +147,7 @@ func (g *group) onRaw(now clock.Time, h *wire.Header, p *dataplane.Packet) {
 	if r == g.self || g.st.Frozen() {
 		return
 	}
-	b := g.e.box.Arena().Bytes(p.Frame)[wire.HeaderLen:]
+	b := g.e.box.Arena().Bytes(p.Frame)[g.e.box.Head():]
 	switch {
 	case h.Seq != 0:
 		if msg := g.assembleRaw(now, h, b); msg == nil {
@@ -174,8 +174,7 @@ func (g *group) handRaw(r core.Rank, f frame.Frame) {
 		return
 	}
 	g.e.box.Arena().Retain(f)
-	f.Off += wire.HeaderLen
-	f.Len -= wire.HeaderLen
+	f = g.e.payload(f)
 	g.deliver(Delivery{Kind: DeliverMessages, Flavour: core.Raw, Sender: r, ViewID: g.view.ID, Frame: f})
 }
 

@@ -10,7 +10,6 @@ import (
 
 	"github.com/khamsin-io/khamsin/dataplane/frame"
 	"github.com/khamsin-io/khamsin/dataplane/invariant"
-	"github.com/khamsin-io/khamsin/dataplane/wire"
 	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
 )
@@ -50,7 +49,7 @@ func (p *Packer) Added() uint64 { return p.added }
 func (p *Packer) Taken() uint64 { return p.taken }
 
 // room returns the largest payload of a packet that is begun now.
-func (p *Packer) room() int { return p.out.Packet() - wire.HeaderLen }
+func (p *Packer) room() int { return p.out.Packet() - p.out.Head() }
 
 // HeadMax is the greatest length of a message's head.
 const HeadMax = 16

@@ -17,17 +17,14 @@ type Tally struct {
 	Unicast, Multicast [TallyKinds]Traffic
 }
 
-// kindOffset is where a packet says its kind.
-const kindOffset = 2
-
 // count adds packets that are about to be sent, or were received.
 func (t *Tally) count(h *Host, packets []dataplane.Packet) {
 	for i := range packets {
 		p := &packets[i]
 		b := h.arena.Bytes(p.Frame)
 		kind := 0
-		if len(b) > kindOffset && int(b[kindOffset]) < TallyKinds {
-			kind = int(b[kindOffset])
+		if len(b) > wire.KindOffset && int(b[wire.KindOffset]&^wire.SignedBit) < TallyKinds {
+			kind = int(b[wire.KindOffset] &^ wire.SignedBit)
 		}
 		c := &t.Unicast[kind]
 		if p.Channel != 0 {

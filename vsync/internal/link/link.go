@@ -291,15 +291,6 @@ func (l *Links) transmit(x *lane, part []byte, more bool) bool {
 	return true
 }
 
-// Mine tells whether a packet of a lane is meant for this incarnation and comes from one that is not closed.
-func (l *Links) Mine(h *wire.Header) bool {
-	if h.Rank != uint32(l.cfg.Incarnation&incMask) || h.View == 0 || l.dead[h.View] || Kind(h.Aux) >= kinds {
-		l.Count.Foreign++
-		return false
-	}
-	return true
-}
-
 // OnAck takes an acknowledgement in.
 func (l *Links) OnAck(now clock.Time, h *wire.Header) {
 	p := l.peers[h.View]
@@ -337,7 +328,13 @@ func (l *Links) OnPacket(now clock.Time, h *wire.Header, f frame.Frame, from dat
 		l.out.Arena().Tx().Release(f)
 		return
 	}
-	x := l.lane(laneID{h.View, Kind(h.Aux), h.Group}, from)
+	id := laneID{h.View, Kind(h.Aux), h.Group}
+	if l.tooMany(id) {
+		l.Count.Malformed++
+		l.out.Arena().Tx().Release(f)
+		return
+	}
+	x := l.lane(id, from)
 	q := core.Seq(h.Seq)
 	if _, have := x.ahead[q]; q <= x.receivedTo || have || q > x.receivedTo+aheadMax {
 		l.Count.Duplicates++
@@ -408,7 +405,7 @@ func (l *Links) take(now clock.Time, x *lane, f frame.Frame) {
 		l.out.Arena().Tx().Release(f)
 		return
 	}
-	b = b[wire.HeaderLen:]
+	b = b[l.out.Head():]
 	switch {
 	case x.overlong:
 	case len(x.partial)+len(b) > l.cfg.Message:

@@ -186,6 +186,9 @@ func (c *Consensus) Step(from uint64, data []byte, loyal bool) (led bool, err er
 	if loyal && m.GetType() == raftpb.MsgPreVote {
 		return false, errUnwanted
 	}
+	if err := c.plausible(m); err != nil {
+		return false, err
+	}
 	if err := c.node.Step(m); err != nil {
 		return false, fmt.Errorf("member: raft message: %w", err)
 	}
@@ -194,6 +197,33 @@ func (c *Consensus) Step(from uint64, data []byte, loyal bool) (led bool, err er
 		return m.GetFrom() == c.LeaderID(), nil
 	}
 	return false, nil
+}
+
+// plausible refuses what no correct replica sends, and what raft would end the process for: an order to commit what
+// this replica has not, and other entries in the place of committed ones.
+func (c *Consensus) plausible(m *raftpb.Message) error {
+	last, err := c.storage.LastIndex()
+	c.must(err)
+	committed := c.node.BasicStatus().GetCommit()
+	if m.GetType() == raftpb.MsgHeartbeat && m.GetCommit() > last {
+		return fmt.Errorf("member: raft heartbeat commits entry %d of %d", m.GetCommit(), last)
+	}
+	if m.GetType() != raftpb.MsgApp {
+		return nil
+	}
+	for i, e := range m.GetEntries() {
+		if e.GetIndex() != m.GetIndex()+1+uint64(i) {
+			return fmt.Errorf("member: raft entry %d behind entry %d", e.GetIndex(), m.GetIndex()+uint64(i))
+		}
+		if e.GetIndex() > committed {
+			continue
+		}
+		if term, err := c.storage.Term(e.GetIndex()); err == nil && term != e.GetTerm() {
+			return fmt.Errorf("member: raft entry %d of term %d in the place of a committed one of term %d",
+				e.GetIndex(), e.GetTerm(), term)
+		}
+	}
+	return nil
 }
 
 // Learners returns the incarnations of the processes that follow the log without a vote.

@@ -3,6 +3,7 @@ package member
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/clock"
@@ -103,10 +104,28 @@ func (m *Machine) tickDiscovery(now clock.Time) {
 	}
 }
 
+// showEvery is how often a process shows itself to those that it cannot understand.
+const showEvery = 50 * time.Millisecond
+
+// Show answers a beacon that was not to be opened with one of this process, so that who sent it knows that there is a
+// system of this name. Whoever sends many is answered now and then.
+func (m *Machine) Show(now clock.Time) {
+	if m.state == active && m.cons != nil && now >= m.showAt {
+		m.showAt = now.Add(showEvery)
+		m.beacon(beaconAnnounce, dataplane.Endpoint{})
+	}
+}
+
+// IsBeacon tells whether a payload is a beacon of somebody else in a system of this name.
+func (m *Machine) IsBeacon(payload []byte) bool {
+	var b beacon
+	return pdu.Decode(&b, payload) == nil && b.system == m.cfg.System && b.from != m.cfg.Self && b.from.Incarnation != 0
+}
+
 // OnBeacon takes a beacon in. The system is the one that the packet's sender is part of, zero for none.
 func (m *Machine) OnBeacon(now clock.Time, system uint32, payload []byte) {
 	var b beacon
-	if pdu.Decode(&b, payload) != nil || b.system != m.cfg.System || b.from == m.cfg.Self || b.from.Incarnation == 0 {
+	if !m.IsBeacon(payload) || pdu.Decode(&b, payload) != nil {
 		return
 	}
 	switch b.what {

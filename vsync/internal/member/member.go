@@ -82,6 +82,7 @@ type Machine struct {
 	rng   uint64
 
 	state    state
+	showAt   clock.Time // see Show
 	beaconAt clock.Time
 	sought   int        // beacons sent since the search began
 	foundAt  clock.Time // when to found a system, unless one is found

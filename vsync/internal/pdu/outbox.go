@@ -15,6 +15,9 @@ type Outbox struct {
 	System  uint32 // stamped on every packet made
 	Starved uint64 // frames that were wanted while the pool was empty
 
+	auth   Authenticator // nil: packets have a checksum alone
+	head   int           // bytes in front of a payload
+	naked  bool          // packets have not even that
 	arena  *frame.Arena
 	mtu    int
 	packet int // longest packet of a stream, at most mtu
@@ -22,8 +25,26 @@ type Outbox struct {
 
 // NewOutbox returns an outbox that takes its frames from the arena's Tx pool and makes packets of at most mtu bytes.
 func NewOutbox(arena *frame.Arena, mtu int) *Outbox {
-	return &Outbox{arena: arena, mtu: mtu, packet: mtu}
+	return &Outbox{arena: arena, mtu: mtu, packet: mtu, head: wire.HeaderLen}
 }
+
+// Authenticator signs packets. What it writes stands between header and payload, in Overhead bytes.
+type Authenticator interface {
+	Seal(packet []byte)
+	Overhead() int
+}
+
+// Protect makes all packets signed from now on, or, with neither an authenticator nor a checksum, not even checked. It
+// must be called before the first packet is made.
+func (o *Outbox) Protect(auth Authenticator, checksum bool) {
+	o.naked = auth == nil && !checksum
+	if o.auth = auth; auth != nil {
+		o.head = wire.HeaderLen + auth.Overhead()
+	}
+}
+
+// Head returns how many bytes stand in front of a payload.
+func (o *Outbox) Head() int { return o.head }
 
 // Arena returns the arena of the frames.
 func (o *Outbox) Arena() *frame.Arena { return o.arena }
@@ -32,16 +53,14 @@ func (o *Outbox) Arena() *frame.Arena { return o.arena }
 func (o *Outbox) MTU() int { return o.mtu }
 
 // Room returns the largest payload in bytes.
-func (o *Outbox) Room() int { return o.mtu - wire.HeaderLen }
+func (o *Outbox) Room() int { return o.mtu - o.head }
 
 // Packet returns the longest packet of a stream in bytes, header included: MTU, unless SetPacket made it shorter.
 func (o *Outbox) Packet() int { return o.packet }
 
-// SetPacket makes packets of streams that are begun from now on at most so long. Other packets may still be of MTU.
-func (o *Outbox) SetPacket(bytes int) { o.packet = max(packetMin, min(bytes, o.mtu)) }
-
-// packetMin leaves room for a header and some payload.
-const packetMin = 2 * wire.HeaderLen
+// SetPacket makes packets of streams that are begun from now on at most so long, though with room for some payload.
+// Other packets may still be of MTU.
+func (o *Outbox) SetPacket(bytes int) { o.packet = max(o.head+wire.HeaderLen, min(bytes, o.mtu)) }
 
 // Alloc returns a fresh frame of header length, to which payload is added with Extend. The caller owns it. False means
 // that the pool is empty.
@@ -51,7 +70,7 @@ func (o *Outbox) Alloc() (frame.Frame, bool) {
 		o.Starved++
 		return f, false
 	}
-	f.Len = wire.HeaderLen
+	f.Len = uint32(o.head)
 	return f, true
 }
 
@@ -82,7 +101,12 @@ func (o *Outbox) Finish(f frame.Frame, h *wire.Header) {
 	h.System = o.System
 	b := o.arena.Bytes(f)
 	h.Encode(b)
-	wire.Seal(b)
+	if o.auth != nil {
+		o.auth.Seal(b)
+	}
+	if !o.naked {
+		wire.Seal(b)
+	}
 }
 
 // Make returns a sealed packet with the given payload, owned by the caller. False means that the pool is empty: the

@@ -1,0 +1,109 @@
+package vsync
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/khamsin-io/khamsin/dataplane"
+	"github.com/khamsin-io/khamsin/transports/mem"
+)
+
+// channelTap is a transport that notes which channels it sends to, and how many packets to none.
+type channelTap struct {
+	dataplane.Transport
+	mu   *sync.Mutex
+	seen map[dataplane.Channel]int
+}
+
+func (c *channelTap) Send(batch []dataplane.Packet) (int, error) {
+	c.mu.Lock()
+	for _, p := range batch {
+		c.seen[p.Channel]++
+	}
+	c.mu.Unlock()
+	return c.Transport.Send(batch)
+}
+
+// channelTapped starts two systems whose channels are noted.
+func channelTapped(t *testing.T, c Config, mu *sync.Mutex, seen map[dataplane.Channel]int) (systems []*System) {
+	t.Helper()
+	hub := mem.NewHub()
+	tapped := func(c *Config) (dataplane.Transport, error) {
+		tr, err := Mem(hub)(c)
+		if err != nil {
+			return nil, err
+		}
+		return &channelTap{tr, mu, seen}, nil
+	}
+	for range 2 {
+		opts := append([]Option{WithConfig(c)}, quick(hub)...)
+		s, err := Start(t.Context(), append(opts, WithTransport(tapped))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		systems = append(systems, s)
+	}
+	return systems
+}
+
+// Discovery and the traffic of groups use multicast by default, within the range that is set and no more channels than
+// are allowed, however many groups there are; and no group hears another's messages, though they share channels.
+//
+// rows: IPM-01, IPM-02, IPM-04, IPM-06
+func TestChannelsOfGroups(t *testing.T) {
+	const low, high, most, groups = 7000, 7100, 4, 12
+	var mu sync.Mutex
+	seen := map[dataplane.Channel]int{}
+	c := DefaultConfig()
+	c.Network.ChannelLow, c.Network.ChannelHigh, c.Network.MaxChannels = low, high, most
+	systems := channelTapped(t, c, &mu, seen)
+	discovery := 0
+	mu.Lock()
+	for ch, n := range seen {
+		if ch != 0 {
+			discovery += n
+		}
+	}
+	mu.Unlock()
+	if discovery == 0 {
+		t.Error("nothing was multicast to find each other")
+	}
+	var members [2][]*member
+	for g := range groups {
+		for i, s := range systems {
+			members[i] = append(members[i], joined(t, s, fmt.Sprint("group ", g)))
+		}
+	}
+	for g, m := range members[0] {
+		m.untilSize(t, 2)
+		for n := range uint64(20) {
+			m.send(t, Ordered, uint64(g)*1000+n)
+		}
+	}
+	for i := range members {
+		for g, m := range members[i] {
+			m.untilCount(t, 20)
+			for n, got := range m.state {
+				if got != uint64(g)*1000+uint64(n) {
+					t.Fatalf("group %d got %d as its number %d", g, got, n)
+				}
+			}
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	used := 0
+	for ch := range seen {
+		if ch == 0 {
+			continue
+		}
+		if used++; ch < low || ch > high {
+			t.Errorf("channel %d is not from %d to %d", ch, low, high)
+		}
+	}
+	if used < 2 || used > most {
+		t.Errorf("%d channels were used, want 2 to %d: %v", used, most, seen)
+	}
+}

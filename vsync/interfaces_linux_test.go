@@ -1,9 +1,10 @@
 package vsync
 
 import (
+	"bytes"
 	"context"
 	"fmt"
-	"strconv"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -27,12 +28,22 @@ func multihomed(t *testing.T) (*netns.Host, []string) {
 	return h, names
 }
 
-// sentBy returns how many packets left a host by an interface.
-func sentBy(t *testing.T, h *netns.Host, name string) int {
+// countPackets makes a host count what leaves by interfaces, except what its kernel sends by itself.
+func countPackets(h *netns.Host, names []string) {
+	h.Run("nft", "add table inet seen")
+	for _, name := range names {
+		h.Run("nft", "add chain inet seen "+name+" { type filter hook output priority 0; }")
+		h.Run("nft", "add rule inet seen "+name+" oifname "+name+" meta l4proto { udp, tcp } counter")
+	}
+}
+
+// sentBy returns how many packets were counted.
+func sentBy(t *testing.T, h *netns.Host, name string) (n int) {
 	t.Helper()
-	n, err := strconv.Atoi(strings.TrimSpace(h.Run("cat", "/sys/class/net/"+name+"/statistics/tx_packets")))
-	if err != nil {
-		t.Fatal(err)
+	text := h.Run("nft", "list chain inet seen "+name)
+	_, counter, _ := strings.Cut(text, "counter packets ")
+	if _, err := fmt.Sscan(counter, &n); err != nil {
+		t.Fatalf("%v: %s", err, text)
 	}
 	return n
 }
@@ -43,6 +54,7 @@ func sentBy(t *testing.T, h *netns.Host, name string) int {
 // rows: NET-07, NET-09, NET-10
 func TestOnlyTheChosenInterface(t *testing.T) {
 	h, names := multihomed(t)
+	countPackets(h, names)
 	for _, c := range []struct {
 		name   string
 		env    []string
@@ -83,5 +95,31 @@ func TestOnlyTheChosenInterface(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A process that talks on the loopback only, on a host with other interfaces, says so in its log and names them; one
+// whose interface was named does not.
+func TestHintOfOtherInterfaces(t *testing.T) {
+	h, names := multihomed(t)
+	for _, c := range []struct {
+		options []Option
+		hint    bool
+	}{{nil, true}, {[]Option{WithInterfaces(names[1]), WithTTL(1)}, false}} {
+		var log bytes.Buffer
+		var s *System
+		var err error
+		h.Do(func() {
+			s, err = Start(context.Background(), append(c.options, WithFastStart(),
+				WithLogger(slog.New(slog.NewTextHandler(&log, nil))))...)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		must(s.Close())
+		text := log.String()
+		if hint := strings.Contains(text, "this host only") && strings.Contains(text, names[2]); hint != c.hint {
+			t.Errorf("hint %v, want %v: %s", hint, c.hint, text)
+		}
 	}
 }

@@ -185,6 +185,7 @@ func (s *System) openHost(t dataplane.Transport) (err error) {
 	for _, hint := range c.hints {
 		s.log.Warn(hint)
 	}
+	s.hintLoopback()
 	s.engine, err = engine.New(engine.Config{
 		Key: s.key, NoSums: c.NoChecksum,
 		Self: s.self, System: c.SystemName, Seed: randomNumber(), Arena: t.Arena(), MTU: mtu, Timing: timing,

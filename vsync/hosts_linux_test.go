@@ -58,3 +58,20 @@ func TestHostsOfTheOracle(t *testing.T) {
 		}
 	}
 }
+
+// Without multicast the list of hosts is required, unless nothing leaves the host.
+//
+// rows: ORC-08
+func TestHostsAreRequired(t *testing.T) {
+	h := netns.Pair(t, "kvs-hosts", netns.Options{})[0]
+	for _, n := range []Network{{UnicastOnly: true}, {TCPOnly: true}} {
+		c := DefaultConfig()
+		c.Interfaces, c.Mute, c.Network = []string{netns.Interface}, true, n
+		h.Do(func() {
+			_, err := Start(context.Background(), WithConfig(c))
+			if err == nil || !strings.Contains(err.Error(), "ISIS_HOSTS") {
+				t.Errorf("%+v: %v", n, err)
+			}
+		})
+	}
+}

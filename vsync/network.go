@@ -30,7 +30,7 @@ type Network struct {
 	// Hosts are where the membership service may be: names or addresses. A process on another host never serves as a
 	// member of it, and Start fails there with ErrNoOracle when it finds none. Without multicast they are also where
 	// processes look for each other, each with a port or with the first ones from PeerPort on. Empty means that any
-	// process may serve, and without multicast that others are looked for on this host only.
+	// process may serve; without multicast that is an error, unless processes talk on the loopback only.
 	Hosts []string
 
 	// ChannelLow and ChannelHigh bound the channels, whose addresses are 239.0.0.0 plus their numbers, and MaxChannels
@@ -184,9 +184,13 @@ func openUnicast(c *Config) (dataplane.Transport, error) {
 
 // seeds returns where processes may be.
 func (c *Config) seeds(local dataplane.Endpoint) ([]dataplane.Endpoint, error) {
-	hosts := c.Network.Hosts
+	hosts, here := c.Network.Hosts, local.AddrPort().Addr()
 	if len(hosts) == 0 {
-		hosts = []string{local.AddrPort().Addr().String()}
+		if !here.IsLoopback() {
+			return nil, fmt.Errorf("without multicast, processes on other hosts than %v are found by Network.Hosts, "+
+				"or ISIS_HOSTS: name at least one host", here)
+		}
+		hosts = []string{here.String()}
 	}
 	var seeds []dataplane.Endpoint
 	for _, h := range hosts {

@@ -136,7 +136,9 @@ func (l *local) part(i int) *part {
 	p.GroupPort, p.PeerPort = ports()
 	if l.lan != nil {
 		p.Interface = lanInterface
-		p.Hosts = []string{lanAddress(0).String()} // who founds the system
+		for j := range max(l.options.Members, i+1) {
+			p.Hosts = append(p.Hosts, lanAddress(j).String())
+		}
 	} else {
 		p.DropShare = l.options.Loss
 	}

@@ -84,7 +84,6 @@ func (m *member) config() vsync.Config {
 	c.SystemName, c.Interfaces, c.GroupPort, c.PeerPort = m.System, []string{m.Interface}, m.GroupPort, m.PeerPort
 	c.Waiting, c.Mute, c.Discovery = waitings()[m.Waiting], true, seekWithin
 	c.FastStart = m.Index == 0
-	c.Network.Hosts = m.Hosts
 	switch {
 	case m.Detect != "":
 		c.Heartbeat, c.SuspectAfter = detections()[m.Detect].Pace()
@@ -95,7 +94,7 @@ func (m *member) config() vsync.Config {
 		c.MaxUnstable, c.MaxQueue = m.Window, max(c.MaxQueue, m.Window)
 	}
 	c.MaxPacket = m.Packet
-	transportsByName()[m.Options.Transport](&c)
+	m.setTransport(&c)
 	if m.DropShare > 0 {
 		c.Transport = lossy(c.Transport, m.DropShare)
 	}

@@ -113,8 +113,8 @@ func (m *member) awaitOracle(ctx context.Context, size int) error {
 func (m *member) attend(ctx context.Context) (*attended, error) {
 	c := vsync.DefaultConfig()
 	c.SystemName, c.Interfaces, c.GroupPort, c.PeerPort = m.System, []string{m.Interface}, m.GroupPort, m.PeerPort
-	c.Waiting, c.Mute, c.Network.Hosts = waitings()[m.Waiting], true, m.Hosts
-	transportsByName()[m.Options.Transport](&c)
+	c.Waiting, c.Mute = waitings()[m.Waiting], true
+	m.setTransport(&c)
 	if m.OracleLost > 0 {
 		c.OracleLost = m.OracleLost
 	}
@@ -319,7 +319,7 @@ func (r *rounds) enlist(ctx context.Context) (k *kid, err error) {
 	}
 	p := r.part(k.index)
 	if hosts != nil {
-		p.Hosts = hosts
+		p.Hosts = append(hosts, lanAddress(k.index).String())
 	}
 	if r.change != nil {
 		r.change(p)

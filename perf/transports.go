@@ -32,3 +32,11 @@ func Transports() []string {
 func waitings() map[string]vsync.Waiting {
 	return map[string]vsync.Waiting{"adaptive": vsync.Adaptive, "block": vsync.Block, "busy": vsync.BusyPoll}
 }
+
+// setTransport chooses the transport, and without multicast the hosts where members are.
+func (m *member) setTransport(c *vsync.Config) {
+	transportsByName()[m.Options.Transport](c)
+	if c.Network.UnicastOnly || c.Network.TCPOnly {
+		c.Network.Hosts = m.Hosts
+	}
+}

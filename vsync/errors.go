@@ -25,6 +25,10 @@ var (
 	// ErrOracleLost means that this process lost contact with the membership service.
 	ErrOracleLost = fmt.Errorf("%w: %w", ErrNotRunning, engine.ErrOracleLost)
 
+	// ErrNoOracle means that no process of the membership service answered, and that this process may not serve as one:
+	// it is not eligible, or its host is not one of Network.Hosts.
+	ErrNoOracle = fmt.Errorf("%w: no ORACLE answered, and this process may not be one", ErrNotRunning)
+
 	// ErrSystemKey means that there is a system of this name with another key, or that one of the two has none.
 	ErrSystemKey = fmt.Errorf("%w: %w", ErrNotRunning, engine.ErrOtherKey)
 

@@ -27,8 +27,10 @@ type Network struct {
 	TCPDirect   bool // TCPOnly without the tree: everybody is connected with everybody
 	FanOut      int  // packets that a member of a tree sends for one; 0: tree.DefaultFanOut
 
-	// Hosts are where processes look for each other without multicast: names or addresses, each with a port or with the
-	// first ones from PeerPort on. Empty means this host only.
+	// Hosts are where the membership service may be: names or addresses. A process on another host never serves as a
+	// member of it, and Start fails there with ErrNoOracle when it finds none. Without multicast they are also where
+	// processes look for each other, each with a port or with the first ones from PeerPort on. Empty means that any
+	// process may serve; without multicast that is an error, unless processes talk on the loopback only.
 	Hosts []string
 
 	// ChannelLow and ChannelHigh bound the channels, whose addresses are 239.0.0.0 plus their numbers, and MaxChannels
@@ -182,9 +184,13 @@ func openUnicast(c *Config) (dataplane.Transport, error) {
 
 // seeds returns where processes may be.
 func (c *Config) seeds(local dataplane.Endpoint) ([]dataplane.Endpoint, error) {
-	hosts := c.Network.Hosts
+	hosts, here := c.Network.Hosts, local.AddrPort().Addr()
 	if len(hosts) == 0 {
-		hosts = []string{local.AddrPort().Addr().String()}
+		if !here.IsLoopback() {
+			return nil, fmt.Errorf("without multicast, processes on other hosts than %v are found by Network.Hosts, "+
+				"or ISIS_HOSTS: name at least one host", here)
+		}
+		hosts = []string{here.String()}
 	}
 	var seeds []dataplane.Endpoint
 	for _, h := range hosts {
@@ -208,6 +214,47 @@ func (c *Config) seeds(local dataplane.Endpoint) ([]dataplane.Endpoint, error) {
 		}
 	}
 	return seeds, nil
+}
+
+// settleEligible makes a process that is on none of the hosts not eligible.
+func (c *Config) settleEligible(local dataplane.Endpoint) error {
+	if len(c.Network.Hosts) == 0 || !c.Eligible {
+		return nil
+	}
+	here := []netip.Addr{local.AddrPort().Addr()}
+	if addrs, err := net.InterfaceAddrs(); err == nil {
+		for _, a := range addrs {
+			if p, err := netip.ParsePrefix(a.String()); err == nil {
+				here = append(here, p.Addr().Unmap())
+			}
+		}
+	}
+	for _, h := range c.Network.Hosts {
+		name, _, err := net.SplitHostPort(h)
+		if err != nil {
+			name = strings.Trim(h, "[]")
+		}
+		addr, err := lookUp(name, local.AddrPort().Addr().Is4())
+		if err != nil {
+			return fmt.Errorf("host %q: %w", h, err)
+		}
+		if slices.Contains(here, addr) {
+			return nil
+		}
+	}
+	if c.FastStart {
+		return fmt.Errorf("FastStart on %v, which is none of the hosts %v that may serve", here[0], c.Network.Hosts)
+	}
+	c.Eligible = false
+	return nil
+}
+
+// where says, for an error, which processes may be the membership service.
+func (c *Config) where() string {
+	if len(c.Network.Hosts) == 0 {
+		return "any other process may"
+	}
+	return "those on " + strings.Join(c.Network.Hosts, ", ") + " may"
 }
 
 // lookUp returns a host's first address of a family.

@@ -103,7 +103,7 @@ func sinceLastView(m *member) []entry {
 // ownUDPSockets counts the UDP sockets of this process.
 func ownUDPSockets(t *testing.T) (n int) {
 	t.Helper()
-	table, err := os.ReadFile("/proc/self/net/udp")
+	table, err := os.ReadFile("/proc/thread-self/net/udp")
 	if err != nil {
 		t.Skipf("the system does not list sockets: %v", err)
 	}

@@ -28,7 +28,7 @@ func TestPortsOfTheEnvironment(t *testing.T) {
 			t.Errorf("process %d has port %d", i, got)
 		}
 	}
-	table, err := os.ReadFile("/proc/self/net/udp")
+	table, err := os.ReadFile("/proc/thread-self/net/udp")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/clock"
@@ -83,6 +84,9 @@ func start(ctx context.Context, opts []Option) (*System, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := config.settleEligible(transport.Local()); err != nil {
+		return nil, errors.Join(err, transport.Close())
+	}
 	s := &System{
 		key: key, config: config, self: newAddress(transport.Local()), watching: make(chan struct{}),
 		suspects: make(map[Address]bool),
@@ -91,8 +95,17 @@ func start(ctx context.Context, opts []Option) (*System, error) {
 		return nil, errors.Join(err, transport.Close())
 	}
 	s.host.Start()
+	var late <-chan time.Time
+	if !s.config.Eligible {
+		timer := time.NewTimer(s.config.OracleLost)
+		defer timer.Stop()
+		late = timer.C
+	}
 	select {
 	case <-s.host.Attached():
+	case <-late:
+		err := fmt.Errorf("%w (%s; it looked for %v)", ErrNoOracle, s.config.where(), s.config.OracleLost)
+		return nil, errors.Join(err, s.host.Close())
 	case <-s.host.Over():
 		<-s.host.Done()
 		return nil, public(s.host.Err())
@@ -185,6 +198,7 @@ func (s *System) openHost(t dataplane.Transport) (err error) {
 	for _, hint := range c.hints {
 		s.log.Warn(hint)
 	}
+	s.hintLoopback()
 	s.engine, err = engine.New(engine.Config{
 		Key: s.key, NoSums: c.NoChecksum,
 		Self: s.self, System: c.SystemName, Seed: randomNumber(), Arena: t.Arena(), MTU: mtu, Timing: timing,

@@ -137,6 +137,9 @@ func (m *Machine) OnBeacon(now clock.Time, system uint32, payload []byte) {
 	m.settle(now)
 }
 
+// splitPatience is how often a lonely founder may announce itself before it is taken for one that stays.
+const splitPatience = 3
+
 // onSeek answers who looks for a system, and lets the better founder go first.
 func (m *Machine) onSeek(now clock.Time, b *beacon) {
 	if m.state == active && m.answers(b) {
@@ -181,6 +184,9 @@ func (m *Machine) onOffer(now clock.Time, system uint32, b *beacon) {
 		m.dissolve(now)
 		m.attach(now, system, b.oracle)
 		return
+	}
+	if m.lead.splitHeard++; b.number <= 1 && m.lead.splitHeard <= splitPatience {
+		return // it is alone, and about to dissolve
 	}
 	if !m.lead.splitTold {
 		m.lead.splitTold = true

@@ -22,23 +22,24 @@ type gathering struct {
 
 // leadership is what an ORACLE member keeps beside the replicated state.
 type leadership struct {
-	leading   bool
-	beatAt    clock.Time
-	beats     int
-	welcomeAt clock.Time
-	electAt   clock.Time   // when to stand for election
-	heardAt   clock.Time   // a follower: when the leader was last heard of
-	suspect   core.Address // a leader that was accused
-	charge    Command      // by whom, and why
-	gather    []gathering
-	assigned  map[core.Address]*pdu.Watch
-	epoch     uint64
-	heard     map[uint64]clock.Time // ORACLE members by incarnation
-	changed   bool
-	voters    []core.Address // before the change that is under way
-	splitTold bool
-	transfer  core.Address // who was asked to lead instead
-	recallAt  clock.Time   // when that is called off
+	leading    bool
+	beatAt     clock.Time
+	beats      int
+	welcomeAt  clock.Time
+	electAt    clock.Time   // when to stand for election
+	heardAt    clock.Time   // a follower: when the leader was last heard of
+	suspect    core.Address // a leader that was accused
+	charge     Command      // by whom, and why
+	gather     []gathering
+	assigned   map[core.Address]*pdu.Watch
+	epoch      uint64
+	heard      map[uint64]clock.Time // ORACLE members by incarnation
+	changed    bool
+	voters     []core.Address // before the change that is under way
+	splitTold  bool
+	splitHeard int          // announcements of another system
+	transfer   core.Address // who was asked to lead instead
+	recallAt   clock.Time   // when that is called off
 }
 
 // idle returns the leadership of a process that is no ORACLE member.

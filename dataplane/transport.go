@@ -131,6 +131,7 @@ type Stats struct {
 	ReceiveForeign   uint64 // came by another interface, or to an address that is no channel; dropped
 	ReceiveFiltered  uint64 // of groups that were not admitted; dropped in the kernel
 	ReceiveStalled   uint64 // calls of Receive that found no free frame and so left packets where they were
+	Relayed          uint64 // passed on to other members of a tree; among SentPackets as well
 }
 
 // Errors of transports.

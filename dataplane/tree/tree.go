@@ -295,8 +295,12 @@ func (t *Transport) drain() error {
 // Wake wakes the inner transport.
 func (t *Transport) Wake() { t.inner.Wake() }
 
-// Stats returns the inner transport's counters, which count every copy.
-func (t *Transport) Stats() dataplane.Stats { return t.inner.Stats() }
+// Stats returns the inner transport's counters, which count every copy, and how many packets were passed on.
+func (t *Transport) Stats() dataplane.Stats {
+	s := t.inner.Stats()
+	s.Relayed = t.relayed.Load()
+	return s
+}
 
 // TreeStats returns what the tree counted.
 func (t *Transport) TreeStats() Stats {

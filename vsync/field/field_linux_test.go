@@ -433,6 +433,21 @@ func (f *field) rest() {
 	}
 }
 
+// relays checks whether members passed packets on for each other.
+func (f *field) relays(want bool) {
+	f.t.Helper()
+	var n uint64
+	for _, m := range f.members {
+		if m != nil {
+			n += m.sys.Stats().Transport.Relayed
+		}
+	}
+	if (n > 0) != want {
+		f.t.Errorf("the present members passed %d packets on, want some: %v", n, want)
+	}
+	f.t.Logf("%d packets were passed on", n)
+}
+
 // rounds returns how long a run is: short in the suite, KHAMSIN_FIELD rounds when that is set.
 func rounds(t *testing.T) int {
 	n := 1

@@ -166,6 +166,8 @@ func TestBlockedHandlerInTheOracle(t *testing.T) {
 
 // BenchmarkJoinLeave counts joins and leaves of groups, each by one of 16 processes, at an ORACLE of three, over
 // memory.
+//
+// rows: ORC-18
 func BenchmarkJoinLeave(b *testing.B) {
 	hub := mem.NewHub()
 	var list []*System

@@ -158,6 +158,63 @@ func TestHeadersAreSmall(t *testing.T) {
 	}
 }
 
+// A sender never has more packets unacknowledged than the cap allows. While nobody acknowledges it is refused; when they
+// do again it is told of room, and all that was taken arrives.
+//
+// rows: FLC-01
+func TestUnacknowledgedMessagesHoldTheSenderUp(t *testing.T) {
+	const limit, bytes = 16, 1000
+	w := newNetOf(t, 3, func(c *Config) { c.Limits.Window, c.Limits.Pending = limit, 4*bytes })
+	w.run(time.Second)
+	var hs []Handle
+	for _, x := range w.nodes {
+		hs = append(hs, x.join(JoinRequest{Name: "g"}))
+		w.run(time.Second)
+	}
+	x := w.nodes[0]
+	st := x.e.groups[hs[0]-1].st
+	taken := 0
+	fill := func() {
+		t.Helper()
+		for refused := 0; refused < 3; w.run(100 * time.Microsecond) { // what waits for company goes after the first time
+			if x.submit(hs[0], core.FIFO, string(make([]byte, bytes))) == Accepted {
+				taken, refused = taken+1, 0
+			} else {
+				refused++
+			}
+			if n := st.NumberedTo() - st.StableTo(); n > limit {
+				t.Fatalf("%d packets are unacknowledged, the cap is %d", n, limit)
+			}
+			if taken > 1000 {
+				t.Fatal("nobody acknowledges, and 1,000 messages were taken")
+			}
+		}
+	}
+	w.drop = func(from, _ int, b []byte) bool { return from == 2 && wire.Kind(b[2]) == wire.KindAck }
+	fill() // one that is silent is enough
+	first := taken
+	if first < limit/2 {
+		t.Errorf("choked after %d messages, the cap is %d packets", first, limit)
+	}
+	x.events, w.drop = nil, nil
+	w.run(time.Second)
+	if _, ok := x.event(EventRoom); !ok {
+		t.Error("all was acknowledged, and the sender does not learn that there is room")
+	}
+	w.drop = func(_, _ int, b []byte) bool { return wire.Kind(b[2]) == wire.KindAck }
+	fill()
+	if taken < 2*first-limit/2 {
+		t.Errorf("%d messages were taken before the first choke, and %d before the second", first, taken-first)
+	}
+	w.drop = nil
+	w.run(time.Second)
+	for _, y := range w.nodes {
+		if got := len(onlyMessages(y.msgs)); got != taken {
+			t.Errorf("node %d delivered %d messages of %d", y.id, got, taken)
+		}
+	}
+}
+
 // The cap on what is not stable decides when a sender must wait.
 //
 // rows: FLC-02

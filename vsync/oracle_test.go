@@ -42,6 +42,9 @@ func oracleOf(t *testing.T, hub *mem.Hub, systems, size int, opts ...Option) []*
 func TestStateShowsTheOracle(t *testing.T) {
 	hub := mem.NewHub()
 	list := oracleOf(t, hub, 4, 3)
+	until(t, "the members of the ORACLE know all processes", func() bool { // those that follow learn it last
+		return !slices.ContainsFunc(list[:3], func(s *System) bool { return len(s.State().Processes) != 4 })
+	})
 	for i, s := range list {
 		st := s.State()
 		if st.Leader != (i == 0) || st.Oracle[0] != list[0].Address() {

@@ -158,8 +158,8 @@ func TestHeadersAreSmall(t *testing.T) {
 	}
 }
 
-// A sender never has more packets unacknowledged than the cap allows. While nobody acknowledges it is refused; when they
-// do again it is told of room, and all that was taken arrives.
+// A sender never has more packets unacknowledged than the cap allows. While nobody acknowledges it is refused; when
+// they do again it is told of room, and all that was taken arrives.
 //
 // rows: FLC-01
 func TestUnacknowledgedMessagesHoldTheSenderUp(t *testing.T) {
@@ -176,7 +176,7 @@ func TestUnacknowledgedMessagesHoldTheSenderUp(t *testing.T) {
 	taken := 0
 	fill := func() {
 		t.Helper()
-		for refused := 0; refused < 3; w.run(100 * time.Microsecond) { // what waits for company goes after the first time
+		for refused := 0; refused < 3; w.run(100 * time.Microsecond) { // what waits for company goes
 			if x.submit(hs[0], core.FIFO, string(make([]byte, bytes))) == Accepted {
 				taken, refused = taken+1, 0
 			} else {

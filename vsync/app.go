@@ -51,6 +51,11 @@ func (a *app) View(ctx context.Context, v *core.View) {
 		(*t)(viewEvent(g, view))
 	}
 	l.running.begin(viewHandler)
+	for _, s := range g.services {
+		if s.OnView != nil {
+			s.OnView(view)
+		}
+	}
 	for _, f := range g.onView {
 		f(view)
 	}
@@ -71,14 +76,18 @@ func (a *app) MakeState(ctx context.Context, v *core.View, w *host.StateWriter) 
 			return err
 		}
 	}
-	if g.onMake == nil {
+	if g.onMake == nil && len(g.services) == 0 {
 		return nil
 	}
 	l := &g.lanes[laneCast]
 	l.unlabel(ctx)
 	l.running.begin(stateHandler)
 	defer l.running.end()
-	return g.onMake(ctx, newView(v, g.sys), &StateWriter{inner: w, group: g})
+	out := &StateWriter{inner: w, group: g}
+	if err := g.makeServices(out); err != nil || g.onMake == nil {
+		return err
+	}
+	return g.onMake(ctx, newView(v, g.sys), out)
 }
 
 // LoadState passes the application one piece of state.
@@ -92,6 +101,9 @@ func (a *app) LoadState(ctx context.Context, piece []byte) error {
 	l.unlabel(ctx)
 	l.running.begin(stateHandler)
 	defer l.running.end()
+	if len(piece) > 0 && piece[0] == pieceService {
+		return g.loadService(piece)
+	}
 	return g.load(ctx, piece)
 }
 
@@ -116,7 +128,12 @@ func (a *app) Init(ctx context.Context) error {
 }
 
 // End is called behind the last delivery.
-func (a *app) End(error) {
+func (a *app) End(reason error) {
 	g := (*Group)(a)
+	for _, s := range g.services {
+		if s.OnEnd != nil {
+			s.OnEnd(reason)
+		}
+	}
 	g.sys.forget(g)
 }

@@ -27,9 +27,12 @@ func (g *Group) dispatch(n int, msg []byte) {
 	if m.Peer {
 		o.kind = sealedPeer
 	}
-	if !m.env.open(msg, g.sys.config.MaxMessage, o) || m.env.code < 0 {
+	if !m.env.open(msg, g.sys.config.MaxMessage, o) || m.env.code < 0 && !g.serve(l, m) {
 		g.refuse(m, "malformed message dropped", nil)
 		return
+	}
+	if m.env.code < 0 {
+		return // a service had it
 	}
 	if m.env.flags&flagQuery != 0 && !m.Peer && m.From == g.sys.self {
 		g.pending.delivered(m.env.call, m.View, m.env.listed(m.View))

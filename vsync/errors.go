@@ -85,6 +85,9 @@ var (
 	// Message.Detach.
 	ErrNotInHandler = errors.New("not inside the handler of the message; use Detach")
 
+	// ErrNoKey means that something needs the system's key, and the system has none: see WithSystemKey.
+	ErrNoKey = errors.New("the system has no key")
+
 	// ErrTransferAborted means that every process that the state was for has left or failed.
 	ErrTransferAborted = engine.ErrTransferAborted
 

@@ -29,6 +29,7 @@ type Group struct {
 	onMake   func(context.Context, *View, *StateWriter) error
 	onLoad   []*loader
 	onInit   func(context.Context) error
+	services []*service // by code, the greatest first
 
 	table   map[Code]*codeEntry // the handlers as messages find them; written before bound is set
 	bound   atomic.Bool

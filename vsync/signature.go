@@ -54,6 +54,9 @@ func (g *Group) describe() string {
 			list = append(list, signed{code, text})
 		}
 	}
+	for _, s := range g.services {
+		list = append(list, signed{s.Code, "service " + s.Name})
+	}
 	slices.SortFunc(list, func(a, b signed) int {
 		return cmp.Or(cmp.Compare(a.code, b.code), strings.Compare(a.text, b.text))
 	})

@@ -26,11 +26,15 @@ func (w *StateWriter) Put(vals ...any) error {
 	if buf.b, err = w.group.sys.types.Append(buf.b[:0], vals...); err != nil {
 		return err
 	}
+	return w.put(buf.b)
+}
+
+// put sends one piece as it is, but for the seal of a group with a key.
+func (w *StateWriter) put(piece []byte) error {
 	if secret := w.group.secret; secret != nil {
-		buf.sealed = secret.seal(append(buf.sealed[:0], pieceSealed), sealedState, nil, buf.b)
-		return w.inner.Put(buf.sealed)
+		return w.inner.Put(secret.seal([]byte{pieceSealed}, sealedState, nil, piece))
 	}
-	return w.inner.Put(buf.b)
+	return w.inner.Put(piece)
 }
 
 // What a piece of the state of a group with a key begins with.

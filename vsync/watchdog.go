@@ -15,6 +15,8 @@ type running struct {
 var (
 	viewHandler  = &handler{code: codeView, name: "view handler"}   // immutable: a name
 	stateHandler = &handler{code: codeState, name: "state handler"} // immutable: a name
+
+	serviceHandler = &handler{code: serviceFirst, name: "handler of a service"} // immutable: a name
 )
 
 func (r *running) begin(h *handler) {

@@ -71,6 +71,9 @@ func (g *Group) inside(ctx context.Context) bool {
 	return g.runsOn(goroutineNumber())
 }
 
+// Inside tells whether the caller runs in a handler of the group.
+func (g *Group) Inside(ctx context.Context) bool { return g.inside(ctx) }
+
 // runsOn tells whether a goroutine is one of the group's executors.
 func (g *Group) runsOn(self uint64) bool {
 	for i := range g.marks {

@@ -1,0 +1,76 @@
+package vsync
+
+import (
+	"crypto/hkdf"
+	"crypto/sha256"
+	"fmt"
+	"net"
+	"net/netip"
+)
+
+// Path says where a system's packets may go, for packages that move bytes beside its messages: they go nowhere else.
+type Path struct {
+	Interface string     // the only one that may be used
+	IP        netip.Addr // this process's address on it
+	TTL       int        // of multicasts; 0: they stay on this host
+	Multicast bool       // IP multicast may be used
+	UDP       bool       // UDP may be used; without it TCP alone
+	GroupPort uint16     // UDP port of multicasts
+	Low, High uint32     // the range of the channels, both included
+}
+
+// Path returns where packets may go.
+func (s *System) Path() (Path, error) {
+	c := &s.config
+	p := Path{TTL: c.ttl(), GroupPort: c.GroupPort, Multicast: !c.Network.TCPOnly && !c.Network.UnicastOnly,
+		UDP: !c.Network.TCPOnly}
+	p.Low, p.High, _ = c.Network.channels()
+	if s.caps.Name == memTransport {
+		p.Interface, p.IP, p.TTL = loopback, netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0
+		return p, nil
+	}
+	name, err := c.oneInterface()
+	if err != nil {
+		return Path{}, err
+	}
+	p.Interface = name
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		return Path{}, fmt.Errorf("interface %s: %w", name, err)
+	}
+	addrs, err := i.Addrs()
+	if err != nil {
+		return Path{}, fmt.Errorf("interface %s: %w", name, err)
+	}
+	own := s.self.Endpoint().AddrPort().Addr()
+	for _, a := range addrs {
+		prefix, err := netip.ParsePrefix(a.String())
+		if err != nil {
+			continue
+		}
+		ip := prefix.Addr().Unmap()
+		switch {
+		case ip == own:
+			p.IP = ip
+			return p, nil
+		case !p.IP.IsValid() && ip.Is6() == c.Network.IPv6 && !ip.IsLinkLocalUnicast():
+			p.IP = ip
+		}
+	}
+	if !p.IP.IsValid() {
+		return Path{}, fmt.Errorf("interface %s has no address of the family that this system uses", name)
+	}
+	return p, nil
+}
+
+// memTransport is the name of the transport that leaves no process.
+const memTransport = "mem"
+
+// DeriveKey returns a key of KeyLen bytes that follows from the system's, for a purpose of the caller's: all processes
+// of the system get the same, nobody else. It fails with ErrNoKey when the system has no key.
+func (s *System) DeriveKey(purpose string) ([]byte, error) {
+	if s.key == nil {
+		return nil, ErrNoKey
+	}
+	return hkdf.Key(sha256.New, s.key, nil, "khamsin application: "+purpose, KeyLen)
+}

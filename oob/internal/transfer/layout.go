@@ -94,6 +94,9 @@ func segments(bytes uint64, unit int) uint64 { return (bytes + uint64(unit) - 1)
 // Total returns the number of segments.
 func (l *Layout) Total() uint32 { return l.total }
 
+// Items returns the number of objects.
+func (l *Layout) Items() int { return len(l.spans) }
+
 // Unit returns the bytes of a full segment.
 func (l *Layout) Unit() int { return l.unit }
 
@@ -147,8 +150,8 @@ func NewItem(data []byte, d catalog.Digest) Item {
 	return Item{Data: data, List: make([]byte, ListLen(uint64(len(data)))), Digest: d}
 }
 
-// bytes returns the bytes of a place.
-func (it *Item) bytes(p Place) []byte {
+// Bytes returns the bytes of a place.
+func (it *Item) Bytes(p Place) []byte {
 	if p.List {
 		return it.List[p.Off : p.Off+uint64(p.Len) : p.Off+uint64(p.Len)]
 	}

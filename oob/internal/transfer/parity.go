@@ -84,3 +84,29 @@ func (c *coder) decode(size int, segment func(i int) []byte, rows [][]byte) ([][
 	}
 	return c.shards[:size], nil
 }
+
+// Parity makes the parity segments of a transfer that is sent. It belongs to one goroutine.
+type Parity struct {
+	layout *Layout
+	items  []Item
+	coder  *coder
+}
+
+// NewParity returns a maker of parity segments.
+func NewParity(l *Layout, items []Item) (*Parity, error) {
+	c, err := newCoder(l.unit)
+	if err != nil {
+		return nil, err
+	}
+	return &Parity{layout: l, items: items, coder: c}, nil
+}
+
+// Rows returns the parity segments of a block. They are valid until Rows is called again.
+func (p *Parity) Rows(block uint32) ([][]byte, error) {
+	hint := 0
+	return p.coder.encode(p.layout.BlockSize(block), func(i int) []byte {
+		at := p.layout.Locate(block*BlockLen+uint32(i), hint)
+		hint = at.Item
+		return p.items[at.Item].Bytes(at)
+	})
+}

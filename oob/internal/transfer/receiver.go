@@ -112,7 +112,7 @@ func (r *Receiver) Next(seg uint32) uint32 {
 // Slot returns the memory of a segment, where its bytes may be put before Arrived is called.
 func (r *Receiver) Slot(seg uint32) []byte {
 	p := r.Place(seg)
-	return r.items[p.Item].bytes(p)
+	return r.items[p.Item].Bytes(p)
 }
 
 // Place returns where a segment's bytes are.
@@ -124,8 +124,19 @@ func (r *Receiver) Place(seg uint32) Place {
 
 // Arrived notes that the bytes of a segment, which Wants must have approved, are at their place.
 func (r *Receiver) Arrived(seg uint32) {
+	r.Mark(seg)
+	r.Check(seg)
+}
+
+// Mark notes that the bytes of a segment are on their way to their place, so that they need not come again. Check must
+// follow when they are there.
+func (r *Receiver) Mark(seg uint32) {
 	r.have[seg/BlockLen] |= 1 << (seg % BlockLen)
 	r.missing--
+}
+
+// Check verifies what is complete with a segment that was marked.
+func (r *Receiver) Check(seg uint32) {
 	p := r.Place(seg)
 	if p.List {
 		r.lists[p.Item]--
@@ -239,6 +250,19 @@ func (r *Receiver) Parity(block uint32, row int, data []byte, put func(seg uint3
 	p.data[row] = append(p.data[row], data...)
 	p.n++
 	return r.repair(block, p, put)
+}
+
+// HasRows tells whether parity segments of a block wait for others.
+func (r *Receiver) HasRows(block uint32) bool { return len(r.rows) > 0 && r.rows[block] != nil }
+
+// Restart forgets the numbers of the sender: another one begins.
+func (r *Receiver) Restart() { r.seen, r.highest, r.lost = false, 0, 0 }
+
+// TakeCorrupt returns Corrupt and makes it zero.
+func (r *Receiver) TakeCorrupt() uint64 {
+	n := r.Corrupt
+	r.Corrupt = 0
+	return n
 }
 
 // Repair finds out what is missing of a block if parity segments that came before allow that by now.

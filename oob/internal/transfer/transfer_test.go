@@ -53,7 +53,7 @@ type world struct {
 	layout  *Layout
 	source  []Item
 	sender  *Sender
-	coder   *coder
+	parity  *Parity
 	nodes   []*node
 	line    int64 // when the sender's line is free
 	sent    int   // packets of data and parity
@@ -86,7 +86,7 @@ func newWorld(t testing.TB, seed uint64, n, unit int, w weather, sizes ...int) *
 	if x.layout, err = NewLayout(unit, lengths); err != nil {
 		t.Fatal(err)
 	}
-	if x.coder, err = newCoder(unit); err != nil {
+	if x.parity, err = NewParity(x.layout, x.source); err != nil {
 		t.Fatal(err)
 	}
 	var ids []uint64
@@ -186,10 +186,7 @@ func (x *world) pump() {
 		number := b.Number
 		if b.Parity {
 			block := b.Block
-			rows, err := x.coder.encode(x.layout.BlockSize(block), func(i int) []byte {
-				p := x.layout.Locate(block*BlockLen+uint32(i), 0)
-				return x.source[p.Item].bytes(p)
-			})
+			rows, err := x.parity.Rows(block)
 			if err != nil {
 				x.t.Fatal(err)
 			}
@@ -217,7 +214,7 @@ func (x *world) pump() {
 				nd.r.Saw(n)
 				nd.r.Passed(seg + 1)
 				if nd.r.Wants(seg) {
-					copy(nd.r.Slot(seg), x.source[p.Item].bytes(p))
+					copy(nd.r.Slot(seg), x.source[p.Item].Bytes(p))
 					if damaged {
 						nd.r.Slot(seg)[0] ^= 1
 					}

@@ -33,6 +33,7 @@ type Object struct {
 	Size    uint64
 	Digest  Digest
 	Holders []core.Address // that have it whole
+	Stale   []core.Address // holders whose bytes are older than Digest
 	Wanted  []core.Address // that shall have it; the holders among them have it already
 	Request uint64         // the last request, whose pattern Wanted is; 0: none
 	Asker   core.Address   // who made it
@@ -94,6 +95,7 @@ const (
 	Arrived                       // a target has its copy
 	Removed                       // an object is no more: deleted everywhere
 	Lost                          // likewise, because nobody who had it is left
+	Changed                       // a holder has other bytes now; the object has another generation
 	Dropped                       // a member is no holder any more, because the pattern leaves it out
 )
 
@@ -178,9 +180,8 @@ func (c *Catalog) View(members []core.Address) {
 		o := c.objects[name]
 		o.Holders = slices.DeleteFunc(o.Holders, gone)
 		o.Wanted = slices.DeleteFunc(o.Wanted, gone)
-		if len(o.Holders) == 0 {
-			c.remove(o, Lost)
-		}
+		o.Stale = slices.DeleteFunc(o.Stale, gone)
+		c.fresh(o)
 	}
 	for _, t := range c.transfers {
 		t.Targets = slices.DeleteFunc(t.Targets, gone)
@@ -219,6 +220,25 @@ func (c *Catalog) Register(from core.Address, name string, size uint64, digest D
 	c.tell(Outcome{Kind: Registered, Name: name, Gen: o.Gen, Asker: from})
 }
 
+// Update notes that a holder has changed its bytes: what is copied from now on is those. Copies that others have stay
+// as they are; those that are under way begin anew.
+func (c *Catalog) Update(from core.Address, name string, digest Digest) {
+	o := c.objects[name]
+	if o == nil || !slices.Contains(o.Holders, from) {
+		return
+	}
+	is := func(a core.Address) bool { return a == from }
+	if o.Digest == digest {
+		o.Stale = slices.DeleteFunc(o.Stale, is)
+		return
+	}
+	o.Digest = digest
+	o.Stale = slices.DeleteFunc(slices.Clone(o.Holders), is)
+	c.gen++
+	o.Gen = c.gen // what is under way is about bytes that nobody wants any more
+	c.tell(Outcome{Kind: Changed, Name: name, Gen: o.Gen, Asker: from})
+}
+
 // Replicate sets who shall hold an object: those of the list that are members. Holders that are not among them lose it
 // at once. An empty list removes the object.
 func (c *Catalog) Replicate(from core.Address, request uint64, name string, list []core.Address) {
@@ -250,7 +270,8 @@ func (c *Catalog) Replicate(from core.Address, request uint64, name string, list
 	}
 	for _, a := range slices.Clone(o.Holders) {
 		if !slices.Contains(wanted, a) {
-			o.Holders = slices.DeleteFunc(o.Holders, func(h core.Address) bool { return h == a })
+			is := func(h core.Address) bool { return h == a }
+			o.Holders, o.Stale = slices.DeleteFunc(o.Holders, is), slices.DeleteFunc(o.Stale, is)
 			c.tell(Outcome{Kind: Dropped, Name: name, Gen: o.Gen, Asker: a})
 		}
 	}
@@ -298,8 +319,25 @@ func (c *Catalog) Leave(from core.Address, items []Item) {
 		}
 		not := func(a core.Address) bool { return a == from }
 		o.Holders, o.Wanted = slices.DeleteFunc(o.Holders, not), slices.DeleteFunc(o.Wanted, not)
-		if len(o.Holders) == 0 {
-			c.remove(o, Lost)
+		o.Stale = slices.DeleteFunc(o.Stale, not)
+		c.fresh(o)
+	}
+}
+
+// fresh deals with an object that has lost a holder. Without any it is lost. When only older bytes are left, copies that
+// were asked for cannot be made any more.
+func (c *Catalog) fresh(o *Object) {
+	switch {
+	case len(o.Holders) == 0:
+		c.remove(o, Lost)
+	case len(o.Stale) == len(o.Holders):
+		failed := missing(o)
+		o.Wanted = slices.Clone(o.Holders)
+		if !o.Settled {
+			o.Settled = true
+			c.tell(Outcome{
+				Kind: Reached, Name: o.Name, Gen: o.Gen, Asker: o.Asker, Request: o.Request, Failed: failed,
+			})
 		}
 	}
 }
@@ -380,7 +418,7 @@ func (c *Catalog) mend() {
 			if o == nil || o.Gen != it.Gen {
 				continue
 			}
-			if !slices.Contains(o.Holders, t.Source) {
+			if !slices.Contains(o.Holders, t.Source) || slices.Contains(o.Stale, t.Source) {
 				items = nil
 				break
 			}
@@ -452,7 +490,8 @@ func (c *Catalog) start(o *Object, queue []*Object) bool {
 				break
 			}
 			if other.Since == 0 || other.Size > bundleObject || bytes+other.Size > bundleBytes ||
-				!slices.Contains(other.Holders, source.Address) || !slices.Equal(c.ready(other), targets) {
+				!slices.Contains(other.Holders, source.Address) ||
+				slices.Contains(other.Stale, source.Address) || !slices.Equal(c.ready(other), targets) {
 				continue
 			}
 			bytes += other.Size
@@ -486,7 +525,7 @@ func (c *Catalog) source(o *Object) *Member {
 	least := 0
 	for i := range c.members {
 		m := &c.members[i]
-		if m.Unit == 0 || !slices.Contains(o.Holders, m.Address) {
+		if m.Unit == 0 || !slices.Contains(o.Holders, m.Address) || slices.Contains(o.Stale, m.Address) {
 			continue
 		}
 		load := 0

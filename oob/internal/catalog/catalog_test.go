@@ -172,6 +172,36 @@ func TestSourceDies(t *testing.T) {
 	}
 }
 
+// A holder that changed its bytes is the only source of copies; what others have stays.
+//
+// rows: OOB-21
+func TestUpdate(t *testing.T) {
+	c := started(4, 4)
+	c.Apply(address(1), []Command{register("f", 100), replicate(1, "f", 1, 2)})
+	arrive(c)
+	c.Take()
+	c.Apply(address(2), []Command{{Kind: KindUpdate, Name: "f", Digest: Digest{9}}, replicate(2, "f", 1, 2, 3)})
+	tr := c.Transfers()
+	if len(tr) != 1 || tr[0].Source != address(2) || !slices.Equal(tr[0].Targets, addresses(3)) {
+		t.Fatalf("transfers %+v", tr)
+	}
+	wantKinds(t, "update", c, Changed)
+	c.Apply(address(1), []Command{{Kind: KindUpdate, Name: "f", Digest: Digest{9}}, replicate(3, "f", 1, 2, 3, 4)})
+	if s := c.Object("f").Stale; len(s) != 0 {
+		t.Errorf("the same change at two holders leaves %v behind", s)
+	}
+	c.Apply(address(1), []Command{{Kind: KindUpdate, Name: "f", Digest: Digest{8}}})
+	c.Take()
+	c.View(addresses(2, 3, 4))
+	c.Settle()
+	if got := wantKinds(t, "nobody has the bytes any more", c, Reached); len(got) == 1 && len(got[0].Failed) != 2 {
+		t.Errorf("outcome %+v", got)
+	}
+	if o := c.Object("f"); !slices.Equal(o.Holders, addresses(2)) || len(c.Transfers()) != 0 {
+		t.Errorf("object %+v", o)
+	}
+}
+
 // Small objects that go the same way share a transfer, and no more transfers run than may.
 //
 // rows: OOB-14
@@ -305,6 +335,9 @@ func TestRandomHistories(t *testing.T) {
 					}
 				}
 				k := replicate(request, name, to...)
+				step(func(c *Catalog) { c.Apply(who, []Command{k}) })
+			case 6:
+				k := Command{Kind: KindUpdate, Name: name, Digest: Digest{byte(rng.IntN(3))}}
 				step(func(c *Catalog) { c.Apply(who, []Command{k}) })
 			case 5:
 				if tr := a.Transfers(); len(tr) > 0 {

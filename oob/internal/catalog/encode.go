@@ -20,6 +20,7 @@ const (
 	KindHello Kind = 1 + iota
 	KindRegister
 	KindReplicate
+	KindUpdate
 	KindHave
 	KindCannot
 	KindLeave
@@ -30,9 +31,9 @@ const (
 type Command struct {
 	Kind    Kind
 	Hello   Member // KindHello
-	Name    string // KindRegister, KindReplicate
+	Name    string // KindRegister, KindReplicate, KindUpdate
 	Size    uint64 // KindRegister
-	Digest  Digest // KindRegister
+	Digest  Digest // KindRegister, KindUpdate
 	Request uint64 // KindReplicate
 	List    []core.Address
 	Items   []Item // KindHave, KindCannot, KindLeave
@@ -48,6 +49,8 @@ func (c *Catalog) Apply(from core.Address, commands []Command) {
 			c.Register(from, k.Name, k.Size, k.Digest)
 		case KindReplicate:
 			c.Replicate(from, k.Request, k.Name, k.List)
+		case KindUpdate:
+			c.Update(from, k.Name, k.Digest)
 		case KindHave:
 			c.Have(from, k.Items)
 		case KindCannot:
@@ -69,6 +72,8 @@ func (k *Command) Append(b []byte) []byte {
 		b = appendString(b, k.Name)
 		b = binary.AppendUvarint(b, k.Size)
 		b = append(b, k.Digest[:]...)
+	case KindUpdate:
+		b = append(appendString(b, k.Name), k.Digest[:]...)
 	case KindReplicate:
 		b = appendString(b, k.Name)
 		b = binary.AppendUvarint(b, k.Request)
@@ -96,6 +101,9 @@ func Decode(b []byte) ([]Command, error) {
 			copy(k.Digest[:], r.bytes(DigestLen))
 		case k.Kind == KindReplicate:
 			k.Name, k.Request, k.List = r.name(), r.number(), r.addresses()
+		case k.Kind == KindUpdate:
+			k.Name = r.name()
+			copy(k.Digest[:], r.bytes(DigestLen))
 		case k.Kind >= KindHave && k.Kind < kindEnd:
 			k.Items = r.items()
 		default:
@@ -222,7 +230,7 @@ func appendObject(b []byte, o *Object) []byte {
 	}
 	b = append(b, o.Digest[:]...)
 	b = appendAddress(b, o.Asker)
-	b = appendAddresses(b, o.Holders)
+	b = appendAddresses(appendAddresses(b, o.Holders), o.Stale)
 	return appendAddresses(b, o.Wanted)
 }
 
@@ -318,6 +326,6 @@ func (r *reader) object() *Object {
 	o := &Object{Name: r.name(), Gen: r.number(), Size: r.number(), Request: r.number()}
 	o.Settled, o.Since = r.number() != 0, r.number()
 	copy(o.Digest[:], r.bytes(DigestLen))
-	o.Asker, o.Holders, o.Wanted = r.address(), r.addresses(), r.addresses()
+	o.Asker, o.Holders, o.Stale, o.Wanted = r.address(), r.addresses(), r.addresses(), r.addresses()
 	return o
 }

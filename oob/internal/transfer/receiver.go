@@ -71,6 +71,56 @@ func NewReceiver(l *Layout, items []Item) (*Receiver, error) {
 	return r, nil
 }
 
+// Adopt takes over what another receiver, which is used no more, has verified of an object: both have it in the same
+// memory.
+func (r *Receiver) Adopt(item int, old *Receiver, oldItem int) {
+	s := &r.layout.spans[item]
+	if s.chunk == 0 || s.chunk > 1 && old.lists[oldItem] >= 0 || len(old.chunks[oldItem]) != s.chunk {
+		return
+	}
+	take := func(seg uint32) {
+		if !r.Has(seg) {
+			r.have[seg/BlockLen] |= 1 << (seg % BlockLen)
+			r.missing--
+		}
+	}
+	if s.chunk > 1 {
+		r.lists[item] = -1
+		for seg := s.list; seg < s.data; seg++ {
+			take(seg)
+		}
+	}
+	good := func(c int) bool { return old.chunks[oldItem][c] == done }
+	for c := range s.chunk {
+		if !good(c) {
+			continue
+		}
+		first, last := r.segmentsOf(item, c)
+		for seg := first; seg <= last; seg++ {
+			p := r.layout.Locate(seg, item)
+			if good(int(p.Off/ChunkLen)) && good(int((p.Off+uint64(p.Len)-1)/ChunkLen)) {
+				take(seg)
+			}
+		}
+	}
+	for c := range s.chunk {
+		n := uint16(0)
+		first, last := r.segmentsOf(item, c)
+		for seg := first; seg <= last; seg++ {
+			if !r.Has(seg) {
+				n++
+			}
+		}
+		r.chunks[item][c] = n
+		if good(c) {
+			r.chunks[item][c] = done
+			if r.left[item]--; r.left[item] == 0 {
+				r.open--
+			}
+		}
+	}
+}
+
 // segmentsOf returns the first and the last segment with bytes of a chunk.
 func (r *Receiver) segmentsOf(item, chunk int) (first, last uint32) {
 	s := &r.layout.spans[item]

@@ -367,6 +367,41 @@ func TestLayout(t *testing.T) {
 	}
 }
 
+// What was verified need not come again, whatever the packets of the next transfer are.
+func TestAdopt(t *testing.T) {
+	const size = 1<<20 + 777
+	x := newWorld(t, 1, 1, 1408, weather{}, 100, size)
+	old := x.nodes[0].r
+	for seg := uint32(0); seg < old.Layout().Total(); seg++ {
+		if seg%97 != 50 && old.Wants(seg) {
+			p := x.layout.Locate(seg, 0)
+			copy(old.Slot(seg), x.source[p.Item].Bytes(p))
+			old.Arrived(seg)
+		}
+	}
+	l, err := NewLayout(ChunkLen/3/64*64, []uint64{size})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := NewReceiver(l, x.nodes[0].items[1:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Adopt(0, old, 1)
+	if r.Missing() == 0 || r.Missing() > l.Total()*8/10 {
+		t.Errorf("%d of %d segments are missing", r.Missing(), l.Total())
+	}
+	for seg := r.Next(0); seg < l.Total(); seg = r.Next(seg) {
+		p := l.Locate(seg, 0)
+		it := Item{Data: x.objects[1], List: x.source[1].List}
+		copy(r.Slot(seg), it.Bytes(p))
+		r.Arrived(seg)
+	}
+	if !r.Complete() || r.Corrupt > 0 || !bytes.Equal(x.nodes[0].items[1].Data, x.objects[1]) {
+		t.Errorf("complete %v, corrupt %d", r.Complete(), r.Corrupt)
+	}
+}
+
 func FuzzWire(f *testing.F) {
 	fb := Feedback{Receiver: 1, Number: 5, Entries: []Entry{{Block: 1, Lacks: 3}}}
 	f.Add(fb.Append(nil))

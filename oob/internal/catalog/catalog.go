@@ -47,6 +47,7 @@ type Object struct {
 type Item struct {
 	Name string
 	Gen  uint64
+	Size uint64
 }
 
 // Transfer moves one or several objects from a process that holds them to some that do not.
@@ -481,7 +482,7 @@ func (c *Catalog) start(o *Object, queue []*Object) bool {
 	t := &Transfer{
 		ID: c.transfer, Slot: c.slot(), Source: source.Address, Targets: targets, Unit: unit, Cast: cast,
 		Path:  append([]core.Address{source.Address}, targets...),
-		Items: []Item{{o.Name, o.Gen}},
+		Items: []Item{{o.Name, o.Gen, o.Size}},
 	}
 	o.Since = 0
 	if bytes := o.Size; bytes <= bundleObject {
@@ -496,7 +497,7 @@ func (c *Catalog) start(o *Object, queue []*Object) bool {
 			}
 			bytes += other.Size
 			other.Since = 0
-			t.Items = append(t.Items, Item{other.Name, other.Gen})
+			t.Items = append(t.Items, Item{other.Name, other.Gen, other.Size})
 		}
 	}
 	c.transfers = append(c.transfers, t)

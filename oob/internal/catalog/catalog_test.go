@@ -415,7 +415,7 @@ func check(t *testing.T, seed uint64, c *Catalog, limit int) {
 func TestCommandsTravel(t *testing.T) {
 	all := []Command{
 		hello(false), register("a name", 1<<40), replicate(9, "x", 1, 2), replicate(10, "y"),
-		{Kind: KindHave, Items: []Item{{"p", 1}, {"q", 2}}}, {Kind: KindLeave, Items: []Item{}},
+		{Kind: KindHave, Items: []Item{{"p", 1, 3}, {"q", 2, 0}}}, {Kind: KindLeave, Items: []Item{}},
 	}
 	var b []byte
 	for i := range all {

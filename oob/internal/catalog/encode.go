@@ -206,7 +206,7 @@ func appendAddresses(b []byte, list []core.Address) []byte {
 func appendItems(b []byte, list []Item) []byte {
 	b = binary.AppendUvarint(b, uint64(len(list)))
 	for _, it := range list {
-		b = binary.AppendUvarint(appendString(b, it.Name), it.Gen)
+		b = binary.AppendUvarint(binary.AppendUvarint(appendString(b, it.Name), it.Gen), it.Size)
 	}
 	return b
 }
@@ -308,7 +308,7 @@ func (r *reader) items() []Item {
 	n := r.count(3)
 	list := make([]Item, 0, n)
 	for range n {
-		list = append(list, Item{Name: r.name(), Gen: r.number()})
+		list = append(list, Item{Name: r.name(), Gen: r.number(), Size: r.number()})
 	}
 	return list
 }

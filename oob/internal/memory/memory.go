@@ -66,9 +66,7 @@ type Block struct {
 }
 
 // Direct tells whether bytes should be received right into Data; else WriteAt is cheaper.
-func (b *Block) Direct() bool {
-	return b.area == nil || b.pool.source.kind == KindHuge || b.pool.source.kind == KindFault
-}
+func (p *Pool) Direct() bool { return p.source.kind == KindHuge || p.source.kind == KindFault }
 
 // Kind returns what the memory is made of.
 func (p *Pool) Kind() string { return p.source.kind }

@@ -117,6 +117,12 @@ func (s *Store) release(c *copied) {
 	c.block, c.edit, c.item.Data = nil, nil, nil
 }
 
+// Digest returns the digest of bytes, in hexadecimal, as Object.Digest does of an object's.
+func Digest(b []byte) string {
+	_, d := transfer.Sum(b)
+	return digestText(d)
+}
+
 func digestText(d catalog.Digest) string { return hex.EncodeToString(d[:]) }
 
 // View returns the bytes of an object as values of a fixed size: numbers, or arrays and structs of them, without

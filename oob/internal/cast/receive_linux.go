@@ -131,15 +131,15 @@ func (w *receiveWork) loop(complete func()) error {
 		}
 		if w.Receiver.Complete() && !told {
 			told = true
-			w.report()
+			w.report(false)
 			complete()
 		}
 		switch now := time.Now(); {
 		case w.since >= reportEvery:
-			w.report()
+			w.report(false)
 		case n+m > 0:
 		case w.since > 0 && now.Sub(w.last) > idleReport:
-			w.report()
+			w.report(false)
 		default:
 			await(waitMax, unix.POLLIN, w.group, w.own)
 		}
@@ -295,7 +295,10 @@ func (w *receiveWork) keep(h transfer.Head, data []byte, from netip.AddrPort) {
 func (w *receiveWork) saw(h *transfer.Head, size int) {
 	w.Receiver.Saw(h.Number)
 	if h.Type == transfer.TypeData {
+		w.Receiver.Touched(h.Index/transfer.BlockLen, h.Number)
 		w.Receiver.Passed(h.Index + 1)
+	} else {
+		w.Receiver.Touched(h.Index>>8, h.Number)
 	}
 	w.since++
 	w.Counters.ReceivedPackets.Add(1)
@@ -464,22 +467,23 @@ func (w *receiveWork) probe(head []byte, h transfer.Head, data []byte, from neti
 		w.Receiver.Saw(h.Number)
 	}
 	w.Receiver.Passed(p.Passed)
-	w.report()
+	w.report(true)
 }
 
-// report sends a feedback.
-func (w *receiveWork) report() {
+// report tells the sender what is missing; with all, everything.
+func (w *receiveWork) report(all bool) {
 	w.since, w.last = 0, time.Now()
 	if !w.source.IsValid() {
 		return
 	}
 	w.fb.Receiver, w.fb.Window = w.Self, w.group.room(w.unit+transfer.HeadLen)
-	w.Receiver.Report(&w.fb, transfer.EntriesMax)
-	head := make([]byte, transfer.HeadLen, transfer.HeadLen+nonceLen+transfer.FeedbackLenMax+TagLen)
-	h := transfer.Head{Type: transfer.TypeFeedback, Session: w.session, Transfer: w.ID, Number: uint32(w.reports)}
-	h.Put(head)
-	w.reports++
-	w.own.sendTo(seal(w.control, head, w.fb.Append(nil)), w.source, w.Path.Interface)
-	w.Counters.Feedbacks.Add(1)
+	w.Receiver.Report(&w.fb, transfer.EntriesMax, all, func() {
+		head := make([]byte, transfer.HeadLen, transfer.HeadLen+nonceLen+transfer.FeedbackLenMax+TagLen)
+		h := transfer.Head{Type: transfer.TypeFeedback, Session: w.session, Transfer: w.ID, Number: uint32(w.reports)}
+		h.Put(head)
+		w.reports++
+		w.own.sendTo(seal(w.control, head, w.fb.Append(nil)), w.source, w.Path.Interface)
+		w.Counters.Feedbacks.Add(1)
+	})
 	w.Counters.Corrupt.Add(w.Receiver.TakeCorrupt())
 }

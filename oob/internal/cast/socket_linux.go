@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	segmentsMax  = 46 // packets of a super-packet: as many as fit 64 KiB with the usual MTU
-	superMax     = 65507
-	recvBuffer   = 16 << 20 // asked for; the system may give less
+	segmentsMax  = 45          // packets of a super-packet: as many as fit with the usual MTU
+	superMax     = 1<<16 - 256 // bytes; beyond 64 KiB with all heads the kernel cuts it up before the interface does
+	recvBuffer   = 16 << 20    // asked for; the system may give less
 	sendBuffer   = 1 << 20
 	ipv6AllGroup = 29 // IPV6_MULTICAST_ALL
 )

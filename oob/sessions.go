@@ -259,10 +259,7 @@ func (s *Store) prepare(x *session, digests []catalog.Digest) (*transfer.Receive
 		}
 		x.items = append(x.items, copies[i].item)
 	}
-	r, err := transfer.NewReceiver(x.layout, x.items)
-	if err != nil {
-		return nil, err
-	}
+	r := transfer.NewReceiver(x.layout, x.items)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, c := range copies {

@@ -85,10 +85,7 @@ func (c trial) run(t testing.TB) (sent, received *Counters) {
 		for k := range items {
 			copies[i] = append(copies[i], transfer.NewItem(make([]byte, len(items[k].Data)), items[k].Digest))
 		}
-		rc, err := transfer.NewReceiver(layout, copies[i])
-		if err != nil {
-			t.Fatal(err)
-		}
+		rc := transfer.NewReceiver(layout, copies[i])
 		r := &Receiving{
 			Path: c.path, ID: 7, Receiver: rc, Self: uint64(i + 1), Source: c.path.IP, Direct: c.direct, Keys: c.keys,
 			Counters: received, Stop: stop, Loss: c.loss,

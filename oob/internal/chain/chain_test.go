@@ -113,10 +113,7 @@ func TestChain(t *testing.T) {
 						for k := range items {
 							s.items = append(s.items, transfer.NewItem(make([]byte, lengths[k]), items[k].Digest))
 						}
-						r, err := transfer.NewReceiver(layout, s.items)
-						if err != nil {
-							t.Fatal(err)
-						}
+						r := transfer.NewReceiver(layout, s.items)
 						s.in = &Incoming{
 							Receiver: r, Direct: direct, Progress: NewProgress(0), Keys: keys, Counters: &counters,
 							Write: func(item int, b []byte, off int64) error { copy(s.items[item].Data[off:], b); return nil },
@@ -175,10 +172,7 @@ func TestForeignLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	try := func(up, down Keys, damage bool) error {
-		r, err := transfer.NewReceiver(layout, []transfer.Item{transfer.NewItem(make([]byte, lengths[0]), items[0].Digest)})
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := transfer.NewReceiver(layout, []transfer.Item{transfer.NewItem(make([]byte, lengths[0]), items[0].Digest)})
 		var counters Counters
 		in := &Incoming{Receiver: r, Direct: true, Progress: NewProgress(0), Keys: down, Counters: &counters}
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -231,10 +225,7 @@ func FuzzLink(f *testing.F) {
 	}
 	f.Add(make([]byte, 100))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := transfer.NewReceiver(layout, []transfer.Item{transfer.NewItem(make([]byte, lengths[0]), catalog.Digest{})})
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := transfer.NewReceiver(layout, []transfer.Item{transfer.NewItem(make([]byte, lengths[0]), catalog.Digest{})})
 		in := &Incoming{Receiver: r, Direct: true, Progress: NewProgress(0), Counters: &Counters{}}
 		x, y := net.Pipe()
 		go func() { _, _ = io.Copy(io.Discard, x) }()

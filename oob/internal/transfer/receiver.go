@@ -11,7 +11,7 @@ import (
 type Receiver struct {
 	layout *Layout
 	items  []Item
-	coder  *coder
+	coder  *coder // once there is parity
 
 	have    []uint64   // a word for each block
 	missing uint32     // segments
@@ -48,13 +48,9 @@ type rows struct {
 }
 
 // NewReceiver returns a receiver that has nothing yet.
-func NewReceiver(l *Layout, items []Item) (*Receiver, error) {
-	c, err := newCoder(l.unit)
-	if err != nil {
-		return nil, err
-	}
+func NewReceiver(l *Layout, items []Item) *Receiver {
 	r := &Receiver{
-		layout: l, items: items, coder: c, have: make([]uint64, l.Blocks()), missing: l.total,
+		layout: l, items: items, have: make([]uint64, l.Blocks()), missing: l.total,
 		chunks: make([][]uint16, len(items)), lists: make([]int32, len(items)), left: make([]int, len(items)),
 		rows: make(map[uint32]*rows), touched: make([]uint32, l.Blocks()), told: make([]uint32, l.Blocks()),
 	}
@@ -71,7 +67,7 @@ func NewReceiver(l *Layout, items []Item) (*Receiver, error) {
 			r.open++
 		}
 	}
-	return r, nil
+	return r
 }
 
 // Adopt takes over what another receiver, which is used no more, has verified of an object: both have it in the same
@@ -338,18 +334,19 @@ func (r *Receiver) repair(block uint32, p *rows, put func(seg uint32, b []byte) 
 	size := r.layout.BlockSize(block)
 	var err error
 	if lacks != 0 {
+		if r.coder == nil {
+			r.coder = newCoder(r.layout.unit)
+		}
+		lost := make([]int, 0, ParityMax)
+		for rest := lacks; rest != 0; rest &= rest - 1 {
+			lost = append(lost, bits.TrailingZeros64(rest))
+		}
 		var found [][]byte
-		found, err = r.coder.decode(size, func(i int) []byte {
-			if lacks&(1<<i) != 0 {
-				return nil
-			}
-			return r.Slot(block*BlockLen + uint32(i))
-		}, p.data[:])
-		for i := 0; i < size && err == nil; i++ {
-			if seg := block*BlockLen + uint32(i); lacks&(1<<i) != 0 {
-				if err = put(seg, found[i][:r.Place(seg).Len]); err == nil {
-					r.Arrived(seg)
-				}
+		found, err = r.coder.decode(size, lost, func(i int) []byte { return r.Slot(block*BlockLen + uint32(i)) }, p.data[:])
+		for i := 0; i < len(lost) && err == nil; i++ {
+			seg := block*BlockLen + uint32(lost[i])
+			if err = put(seg, found[i][:r.Place(seg).Len]); err == nil {
+				r.Arrived(seg)
 			}
 		}
 	}

@@ -89,18 +89,14 @@ func newWorld(t testing.TB, seed uint64, n, unit int, w weather, sizes ...int) *
 	if x.layout, err = NewLayout(unit, lengths); err != nil {
 		t.Fatal(err)
 	}
-	if x.parity, err = NewParity(x.layout, x.source); err != nil {
-		t.Fatal(err)
-	}
+	x.parity = NewParity(x.layout, x.source)
 	var ids []uint64
 	for i := range n {
 		nd := &node{id: uint64(i + 1)}
 		for k, b := range x.objects {
 			nd.items = append(nd.items, NewItem(make([]byte, len(b)), x.source[k].Digest))
 		}
-		if nd.r, err = NewReceiver(x.layout, nd.items); err != nil {
-			t.Fatal(err)
-		}
+		nd.r = NewReceiver(x.layout, nd.items)
 		x.nodes = append(x.nodes, nd)
 		ids = append(ids, nd.id)
 	}
@@ -193,12 +189,9 @@ func (x *world) pump() {
 		number := b.Number
 		if b.Parity {
 			block := b.Block
-			rows, err := x.parity.Rows(block)
-			if err != nil {
-				x.t.Fatal(err)
-			}
+			rows := x.parity.Rows(block, b.Row, b.Rows)
 			for i := range b.Rows {
-				row, data, n := b.Row+i, slices.Clone(rows[b.Row+i]), number+uint32(i)
+				row, data, n := b.Row+i, slices.Clone(rows[i]), number+uint32(i)
 				x.deliver(b.To, len(data), func(nd *node, damaged bool) {
 					nd.r.Saw(n)
 					nd.r.Touched(block, n)
@@ -355,7 +348,90 @@ func TestFindsTheRate(t *testing.T) {
 	}
 }
 
-// The second copy of a source costs no second list of digests: lists travel with the first.
+// Whatever is lost of a block can be worked out of as many parity segments, whichever those are.
+func TestParity(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 9))
+	c := newCoder(192)
+	for range 500 {
+		size := 1 + rng.IntN(BlockLen)
+		block := make([][]byte, size)
+		for i := range block {
+			block[i] = randomBytes(rng, 1+rng.IntN(192))
+		}
+		var parity [ParityMax][]byte
+		for j, row := range c.encode(size, 0, ParityMax, func(i int) []byte { return block[i] }) {
+			parity[j] = slices.Clone(row)
+		}
+		if again := c.encode(size, 3, 2, func(i int) []byte { return block[i] }); !bytes.Equal(again[1], parity[4]) {
+			t.Fatal("a row depends on how many are made")
+		}
+		n := min(size, 1+rng.IntN(ParityMax))
+		lost := rng.Perm(size)[:n]
+		slices.Sort(lost)
+		for _, j := range rng.Perm(ParityMax)[n:] {
+			parity[j] = nil
+		}
+		found, err := c.decode(size, lost, func(i int) []byte {
+			if slices.Contains(lost, i) {
+				t.Fatal("a lost segment is read")
+			}
+			return block[i]
+		}, parity[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for k, i := range lost {
+			if !bytes.Equal(found[k][:len(block[i])], block[i]) {
+				t.Fatalf("segment %d of %d is wrong, %d lost", i, size, n)
+			}
+		}
+	}
+	if _, err := c.decode(2, []int{0, 1}, nil, [][]byte{make([]byte, 192)}); err == nil {
+		t.Error("one parity segment is enough for two losses")
+	}
+}
+
+func randomBytes(rng *rand.Rand, n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(rng.Uint32())
+	}
+	return b
+}
+
+func BenchmarkParity(b *testing.B) {
+	rng := rand.New(rand.NewPCG(1, 9))
+	c := newCoder(1408)
+	block := make([][]byte, BlockLen)
+	for i := range block {
+		block[i] = randomBytes(rng, 1408)
+	}
+	segment := func(i int) []byte { return block[i] }
+	for _, n := range []int{1, 3, 5, 8} {
+		var parity [ParityMax][]byte
+		for j, row := range c.encode(BlockLen, 0, n, segment) {
+			parity[j] = slices.Clone(row)
+		}
+		b.Run(fmt.Sprint("encode/", n), func(b *testing.B) {
+			b.SetBytes(BlockLen * 1408)
+			for b.Loop() {
+				c.encode(BlockLen, 0, n, segment)
+			}
+		})
+		b.Run(fmt.Sprint("decode/", n), func(b *testing.B) {
+			b.SetBytes(BlockLen * 1408)
+			lost := rng.Perm(BlockLen)[:n]
+			slices.Sort(lost)
+			for b.Loop() {
+				if _, err := c.decode(BlockLen, lost, segment, parity[:]); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// Every byte of every object, and of every list of digests that travels, is in exactly one segment.
 func TestLayout(t *testing.T) {
 	l, err := NewLayout(1408, []uint64{0, 1, ChunkLen, ChunkLen + 1, 10 << 20})
 	if err != nil {
@@ -399,10 +475,7 @@ func TestAdopt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := NewReceiver(l, x.nodes[0].items[1:])
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := NewReceiver(l, x.nodes[0].items[1:])
 	r.Adopt(0, old, 1)
 	if r.Missing() == 0 || r.Missing() > l.Total()*8/10 {
 		t.Errorf("%d of %d segments are missing", r.Missing(), l.Total())
@@ -442,10 +515,7 @@ func FuzzWire(f *testing.F) {
 		for range 100 {
 			s.Next(&burst, 3)
 		}
-		r, err := NewReceiver(l, []Item{NewItem(make([]byte, 100_000), catalog.Digest{})})
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := NewReceiver(l, []Item{NewItem(make([]byte, 100_000), catalog.Digest{})})
 		for _, e := range fb.Entries {
 			if r.Wants(e.Block) {
 				r.Slot(e.Block)

@@ -139,7 +139,8 @@ func View[T Fixed](b []byte) ([]T, error) {
 
 // Fixed are the types that View knows.
 type Fixed interface {
-	~int8 | ~int16 | ~int32 | ~int64 | ~uint8 | ~uint16 | ~uint32 | ~uint64 | ~float32 | ~float64 | ~complex64 | ~complex128
+	~int8 | ~int16 | ~int32 | ~int64 | ~uint8 | ~uint16 | ~uint32 | ~uint64 |
+		~float32 | ~float64 | ~complex64 | ~complex128
 }
 
 // CheckName tells what is wrong with a name: it must be legal as the name of a file everywhere.

@@ -40,7 +40,8 @@ func (s *Store) Stats() Stats {
 		SentPackets: c.SentPackets.Load(), SentBytes: c.SentBytes.Load(), ReceivedPackets: c.ReceivedPackets.Load(),
 		ReceivedBytes: c.ReceivedBytes.Load(), Moved: c.Moved.Load(), Repaired: c.Repaired.Load(),
 		Parity: c.Parity.Load(), Single: c.Single.Load(), Feedbacks: c.Feedbacks.Load(), Malformed: c.Malformed.Load(),
-		Corrupt: c.Corrupt.Load() + l.Corrupt.Load(), LinkSent: l.SentBytes.Load(), LinkReceived: l.ReceivedBytes.Load(),
+		Corrupt: c.Corrupt.Load() + l.Corrupt.Load(), LinkSent: l.SentBytes.Load(),
+		LinkReceived: l.ReceivedBytes.Load(),
 		LinksRefused: l.Refused.Load(),
 	}
 }

@@ -45,8 +45,9 @@ func limitLine(name string, megabits int) error {
 	rate := uint64(megabits) * 1e6 / 8
 	burst := uint32(max(16<<10, rate/1000))
 	q := &netlink.Tbf{
-		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: link.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT},
-		Rate:       rate, Buffer: uint32(1e9 * float64(burst) / float64(rate) / 64), Limit: uint32(rate/20) + burst,
+		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: link.Attrs().Index, Handle: netlink.MakeHandle(1, 0),
+			Parent: netlink.HANDLE_ROOT},
+		Rate: rate, Buffer: uint32(1e9 * float64(burst) / float64(rate) / 64), Limit: uint32(rate/20) + burst,
 	}
 	if err := netlink.QdiscReplace(q); err != nil {
 		return fmt.Errorf("limit %s to %d Mbit/s: %w", name, megabits, err)

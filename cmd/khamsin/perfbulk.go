@@ -43,7 +43,8 @@ func (c *perfBulkCommand) Run(ctx context.Context) error {
 	fmt.Fprintf(t, "%d bytes in %d objects to %d receivers, %s, in %s\n", r.Size, r.Objects, r.Receivers, r.Transport,
 		r.Memory)
 	fmt.Fprintf(t, "time\t%.3f s\t%.0f MB/s to each\n", r.Seconds, r.Rate)
-	fmt.Fprintf(t, "copies in the page cache\t%.3f s\t%.0f MB/s\t%.0f %% of it reached\n", r.Floor.Seconds, r.Floor.Rate,
+	fmt.Fprintf(t, "copies in the page cache\t%.3f s\t%.0f MB/s\t%.0f %% of it reached\n", r.Floor.Seconds,
+		r.Floor.Rate,
 		100*r.Floor.Fraction)
 	fmt.Fprintf(t, "sent by all\t%.4f times the bytes\n", r.WireRatio)
 	fmt.Fprintf(t, "processors\t%.2f s\n", r.Processor)

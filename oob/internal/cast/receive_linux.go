@@ -49,6 +49,7 @@ type receiveWork struct {
 
 	stash   []byte // packets that must be moved
 	moves   []move
+	landed  []uint32 // segments that were written
 	blocks  []uint32 // that got a segment and have parity
 	since   int      // packets since the last feedback
 	reports int
@@ -56,13 +57,6 @@ type receiveWork struct {
 	fb      transfer.Feedback
 	done    []bool
 	opened  []byte
-}
-
-// move is a packet that is not where it belongs.
-type move struct {
-	head transfer.Head
-	data []byte
-	from netip.AddrPort
 }
 
 const nowhere = ^uint32(0)
@@ -314,77 +308,41 @@ func (w *receiveWork) arrived(seg uint32) {
 	}
 }
 
+// run is bytes of one object, in a row, that are to be written.
+type run struct {
+	item int
+	off  int64
+	data []byte
+}
+
+// write writes the run and empties it.
+func (w *receiveWork) write(r *run) error {
+	b := r.data
+	if r.data = nil; len(b) == 0 {
+		return nil
+	}
+	return w.Write(r.item, b, r.off)
+}
+
+// follows tells whether data is what comes behind the run, in the object and in memory.
+func (r *run) follows(p transfer.Place, data []byte) bool {
+	return len(r.data) > 0 && p.Item == r.item && int64(p.Off) == r.off+int64(len(r.data)) &&
+		unsafe.SliceData(data) == (*byte)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(r.data)), len(r.data)))
+}
+
 // settle moves the packets that are not where they belong, and works out what parity allows to.
 func (w *receiveWork) settle() error {
-	var run struct {
-		item int
-		off  int64
-		data []byte
-	}
-	flush := func() error {
-		if len(run.data) == 0 {
-			return nil
-		}
-		b := run.data
-		run.data = nil
-		return w.Write(run.item, b, run.off)
-	}
-	var landed []uint32
+	var r run
+	w.landed = w.landed[:0]
 	for i := range w.moves {
-		m := &w.moves[i]
-		h := &m.head
-		if h.Type == transfer.TypeProbe {
-			var head [transfer.HeadLen]byte
-			h.Put(head[:])
-			w.probe(head[:], *h, m.data, m.from)
-			continue
+		if err := w.settleOne(&w.moves[i], &r); err != nil {
+			return err
 		}
-		data, ok := w.unseal(h, m.data)
-		if !ok {
-			w.Counters.Malformed.Add(1)
-			continue
-		}
-		w.saw(h, len(data))
-		if h.Type == transfer.TypeParity {
-			if err := flush(); err != nil {
-				return err // it needs what came before at its place
-			}
-			if err := w.Receiver.Parity(h.Index>>8, int(h.Index&0xff), data, w.put); err != nil {
-				return err
-			}
-			continue
-		}
-		if !w.Receiver.Wants(h.Index) {
-			continue
-		}
-		p := w.Receiver.Place(h.Index)
-		if p.Len != len(data) {
-			w.Counters.Malformed.Add(1)
-			continue
-		}
-		if w.Direct || p.List {
-			w.Counters.Moved.Add(1)
-			copy(w.Receiver.Slot(h.Index), data)
-			w.arrived(h.Index)
-			continue
-		}
-		joins := len(run.data) > 0 && p.Item == run.item && int64(p.Off) == run.off+int64(len(run.data)) &&
-			unsafe.SliceData(data) == (*byte)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(run.data)), len(run.data)))
-		if joins {
-			run.data = unsafe.Slice(unsafe.SliceData(run.data), len(run.data)+len(data))
-		} else {
-			if err := flush(); err != nil {
-				return err
-			}
-			run.item, run.off, run.data = p.Item, int64(p.Off), data
-		}
-		w.Receiver.Mark(h.Index)
-		landed = append(landed, h.Index)
 	}
-	if err := flush(); err != nil {
+	if err := w.write(&r); err != nil {
 		return err
 	}
-	for _, seg := range landed {
+	for _, seg := range w.landed {
 		w.Receiver.Check(seg)
 		w.expect = seg + 1
 		if w.Receiver.HasRows(seg / transfer.BlockLen) {
@@ -397,6 +355,54 @@ func (w *receiveWork) settle() error {
 		}
 	}
 	w.notice()
+	return nil
+}
+
+// settleOne deals with one packet. What is written, not received in place, is collected in r.
+func (w *receiveWork) settleOne(m *move, r *run) error {
+	h := &m.head
+	if h.Type == transfer.TypeProbe {
+		var head [transfer.HeadLen]byte
+		h.Put(head[:])
+		w.probe(head[:], *h, m.data, m.from)
+		return nil
+	}
+	data, ok := w.unseal(h, m.data)
+	if !ok {
+		w.Counters.Malformed.Add(1)
+		return nil
+	}
+	w.saw(h, len(data))
+	if h.Type == transfer.TypeParity {
+		if err := w.write(r); err != nil {
+			return err // it needs what came before at its place
+		}
+		return w.Receiver.Parity(h.Index>>8, int(h.Index&0xff), data, w.put)
+	}
+	if !w.Receiver.Wants(h.Index) {
+		return nil
+	}
+	p := w.Receiver.Place(h.Index)
+	if p.Len != len(data) {
+		w.Counters.Malformed.Add(1)
+		return nil
+	}
+	if w.Direct || p.List {
+		w.Counters.Moved.Add(1)
+		copy(w.Receiver.Slot(h.Index), data)
+		w.arrived(h.Index)
+		return nil
+	}
+	if r.follows(p, data) {
+		r.data = unsafe.Slice(unsafe.SliceData(r.data), len(r.data)+len(data))
+	} else {
+		if err := w.write(r); err != nil {
+			return err
+		}
+		*r = run{p.Item, int64(p.Off), data}
+	}
+	w.Receiver.Mark(h.Index)
+	w.landed = append(w.landed, h.Index)
 	return nil
 }
 

@@ -342,7 +342,8 @@ func (r *Receiver) repair(block uint32, p *rows, put func(seg uint32, b []byte) 
 			lost = append(lost, bits.TrailingZeros64(rest))
 		}
 		var found [][]byte
-		found, err = r.coder.decode(size, lost, func(i int) []byte { return r.Slot(block*BlockLen + uint32(i)) }, p.data[:])
+		found, err = r.coder.decode(size, lost, func(i int) []byte { return r.Slot(block*BlockLen + uint32(i)) },
+			p.data[:])
 		for i := 0; i < len(lost) && err == nil; i++ {
 			seg := block*BlockLen + uint32(lost[i])
 			if err = put(seg, found[i][:r.Place(seg).Len]); err == nil {
@@ -392,15 +393,15 @@ func (r *Receiver) Touched(block, number uint32) {
 // Passed notes that all segments below seg have been sent.
 func (r *Receiver) Passed(seg uint32) { r.passed = max(r.passed, min(seg, r.layout.total)) }
 
-// What a report leaves out, unless everything shall be told: blocks of which packets may be on their way, and those that
-// it told of not long ago.
+// What a report leaves out, unless everything shall be told: blocks of which packets may be on their way, and those
+// that it told of not long ago.
 const (
 	settleAfter = 45      // packets behind the last one of a block
 	tellAgain   = 1 << 13 // packets after which a block is told of again, in case the report was lost
 )
 
-// Report calls tell with what the sender must know: the blocks that lack something, among those that were sent whole, in
-// a few packets of entriesMax at most. With all it tells of everything.
+// Report calls tell with what the sender must know: the blocks that lack something, among those that were sent whole,
+// in a few packets of entriesMax at most. With all it tells of everything.
 func (r *Receiver) Report(f *Feedback, entriesMax int, all bool, tell func()) {
 	for i := range reportMax {
 		r.fill(f, entriesMax, all)

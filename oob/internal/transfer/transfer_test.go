@@ -19,7 +19,8 @@ type weather struct {
 	loss, duplicate, damage, late float64
 	delay                         int64
 	rate                          float64 // bytes per nanosecond of the sender's line; 0: no limit
-	queue                         int64   // nanoseconds of line time that the line's queue holds; beyond it packets are lost
+	// nanoseconds of line time that the line's queue holds; beyond it packets are lost
+	queue int64
 }
 
 type event struct {
@@ -72,7 +73,8 @@ type node struct {
 	fb    Feedback
 }
 
-func newWorld(t testing.TB, seed uint64, n, unit int, w weather, sizes ...int) *world {
+func newWorld(t testing.TB, seed uint64, shape [2]int, w weather, sizes ...int) *world {
+	n, unit := shape[0], shape[1]
 	x := &world{t: t, rng: rand.New(rand.NewPCG(seed, 2)), w: w, dead: map[int]int64{}}
 	var lengths []uint64
 	for _, size := range sizes {
@@ -260,7 +262,8 @@ func (x *world) run(limit int64) int64 {
 			}
 		}
 		if x.now > limit {
-			x.t.Errorf("not done after %v: missing %d, window %d", time.Duration(x.now), x.nodes[0].r.Missing(), x.sender.Window())
+			x.t.Errorf("not done after %v: missing %d, window %d", time.Duration(x.now), x.nodes[0].r.Missing(),
+				x.sender.Window())
 			return x.now
 		}
 	}
@@ -310,7 +313,7 @@ func TestRandomWeather(t *testing.T) {
 		for range 1 + rng.IntN(5) {
 			sizes = append(sizes, rng.IntN(1<<uint(8+rng.IntN(13))))
 		}
-		x := newWorld(t, seed, n, 64*(1+rng.IntN(22)), w, sizes...)
+		x := newWorld(t, seed, [2]int{n, 64 * (1 + rng.IntN(22))}, w, sizes...)
 		if n > 2 && rng.IntN(3) == 0 {
 			x.dead[0] = rng.Int64N(int64(2 * time.Millisecond))
 		}
@@ -322,9 +325,10 @@ func TestRandomWeather(t *testing.T) {
 func TestOverhead(t *testing.T) {
 	const size = 32 << 20
 	for _, c := range []struct{ loss, most float64 }{{0, 1.0001}, {0.01, 1.035}, {0.05, 1.10}, {0.2, 1.6}} {
-		x := newWorld(t, 1, 3, 1408, weather{loss: c.loss, delay: 100_000}, size)
+		x := newWorld(t, 1, [2]int{3, 1408}, weather{loss: c.loss, delay: 100_000}, size)
 		x.run(minute)
-		t.Logf("loss %.2f: %.4f packets a segment, %d repaired, %d rows, %d alone, %d told", c.loss, x.overhead(), x.sender.Repaired,
+		t.Logf("loss %.2f: %.4f packets a segment, %d repaired, %d rows, %d alone, %d told", c.loss, x.overhead(),
+			x.sender.Repaired,
 			x.sender.Rows, x.sender.Single, x.reported)
 		if x.overhead() > c.most {
 			t.Errorf("loss %.2f: %.4f packets a segment, want at most %.4f", c.loss, x.overhead(), c.most)
@@ -338,96 +342,15 @@ func TestOverhead(t *testing.T) {
 func TestFindsTheRate(t *testing.T) {
 	const size = 16 << 20
 	for rate, most := range map[float64]float64{0.025: 1.01, 0.125: 1.03, 1.25: 1.25} { // 200 Mbit/s, 1 and 10 Gbit/s
-		x := newWorld(t, 1, 3, 1408, weather{delay: 100_000, rate: rate, queue: int64(50 * time.Millisecond)}, size)
+		w := weather{delay: 100_000, rate: rate, queue: int64(50 * time.Millisecond)}
+		x := newWorld(t, 1, [2]int{3, 1408}, w, size)
 		took := x.run(minute)
 		line := float64(x.layout.Total()) * (1408 + HeadLen + 42) / rate
-		t.Logf("%.3f B/ns: %.3f of the line's time, %d dropped, window %d", rate, float64(took)/line, x.dropped, x.sender.Window())
+		t.Logf("%.3f B/ns: %.3f of the line's time, %d dropped, window %d", rate, float64(took)/line, x.dropped,
+			x.sender.Window())
 		if float64(took) > most*line || x.dropped > 0 {
 			t.Errorf("%.3f B/ns: %.3f of the line's time, %d packets dropped", rate, float64(took)/line, x.dropped)
 		}
-	}
-}
-
-// Whatever is lost of a block can be worked out of as many parity segments, whichever those are.
-func TestParity(t *testing.T) {
-	rng := rand.New(rand.NewPCG(1, 9))
-	c := newCoder(192)
-	for range 500 {
-		size := 1 + rng.IntN(BlockLen)
-		block := make([][]byte, size)
-		for i := range block {
-			block[i] = randomBytes(rng, 1+rng.IntN(192))
-		}
-		var parity [ParityMax][]byte
-		for j, row := range c.encode(size, 0, ParityMax, func(i int) []byte { return block[i] }) {
-			parity[j] = slices.Clone(row)
-		}
-		if again := c.encode(size, 3, 2, func(i int) []byte { return block[i] }); !bytes.Equal(again[1], parity[4]) {
-			t.Fatal("a row depends on how many are made")
-		}
-		n := min(size, 1+rng.IntN(ParityMax))
-		lost := rng.Perm(size)[:n]
-		slices.Sort(lost)
-		for _, j := range rng.Perm(ParityMax)[n:] {
-			parity[j] = nil
-		}
-		found, err := c.decode(size, lost, func(i int) []byte {
-			if slices.Contains(lost, i) {
-				t.Fatal("a lost segment is read")
-			}
-			return block[i]
-		}, parity[:])
-		if err != nil {
-			t.Fatal(err)
-		}
-		for k, i := range lost {
-			if !bytes.Equal(found[k][:len(block[i])], block[i]) {
-				t.Fatalf("segment %d of %d is wrong, %d lost", i, size, n)
-			}
-		}
-	}
-	if _, err := c.decode(2, []int{0, 1}, nil, [][]byte{make([]byte, 192)}); err == nil {
-		t.Error("one parity segment is enough for two losses")
-	}
-}
-
-func randomBytes(rng *rand.Rand, n int) []byte {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(rng.Uint32())
-	}
-	return b
-}
-
-func BenchmarkParity(b *testing.B) {
-	rng := rand.New(rand.NewPCG(1, 9))
-	c := newCoder(1408)
-	block := make([][]byte, BlockLen)
-	for i := range block {
-		block[i] = randomBytes(rng, 1408)
-	}
-	segment := func(i int) []byte { return block[i] }
-	for _, n := range []int{1, 3, 5, 8} {
-		var parity [ParityMax][]byte
-		for j, row := range c.encode(BlockLen, 0, n, segment) {
-			parity[j] = slices.Clone(row)
-		}
-		b.Run(fmt.Sprint("encode/", n), func(b *testing.B) {
-			b.SetBytes(BlockLen * 1408)
-			for b.Loop() {
-				c.encode(BlockLen, 0, n, segment)
-			}
-		})
-		b.Run(fmt.Sprint("decode/", n), func(b *testing.B) {
-			b.SetBytes(BlockLen * 1408)
-			lost := rng.Perm(BlockLen)[:n]
-			slices.Sort(lost)
-			for b.Loop() {
-				if _, err := c.decode(BlockLen, lost, segment, parity[:]); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
 	}
 }
 
@@ -462,7 +385,7 @@ func TestLayout(t *testing.T) {
 // What was verified need not come again, whatever the packets of the next transfer are.
 func TestAdopt(t *testing.T) {
 	const size = 1<<20 + 777
-	x := newWorld(t, 1, 1, 1408, weather{}, 100, size)
+	x := newWorld(t, 1, [2]int{1, 1408}, weather{}, 100, size)
 	old := x.nodes[0].r
 	for seg := uint32(0); seg < old.Layout().Total(); seg++ {
 		if seg%97 != 50 && old.Wants(seg) {

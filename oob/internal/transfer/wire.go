@@ -80,7 +80,8 @@ func ParseProbe(b []byte) (p Probe, ok bool) {
 		return Probe{}, false
 	}
 	return Probe{
-		Total: binary.LittleEndian.Uint32(b), Passed: binary.LittleEndian.Uint32(b[4:]), Unit: binary.LittleEndian.Uint16(b[8:]),
+		Total: binary.LittleEndian.Uint32(b), Passed: binary.LittleEndian.Uint32(b[4:]),
+		Unit: binary.LittleEndian.Uint16(b[8:]),
 	}, true
 }
 

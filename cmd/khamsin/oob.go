@@ -232,7 +232,8 @@ func (c *oobLsCommand) Run(ctx context.Context) error {
 		if i.Local {
 			here = "yes"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%s\t%s\n", i.Name, objects.Bytes(i.Size), len(i.Holders), len(i.Pending), i.State,
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%s\t%s\n", i.Name, objects.Bytes(i.Size), len(i.Holders),
+			len(i.Pending), i.State,
 			here, i.Digest)
 	}
 	return t.Flush()

@@ -17,7 +17,8 @@ import (
 
 func (s *Server) status(context.Context, *client, *request) (any, error) {
 	st := Status{
-		System: s.System.State().System, Group: s.Group.Name(), Self: s.System.Address().String(), Stats: s.Store.Stats(),
+		System: s.System.State().System, Group: s.Group.Name(), Self: s.System.Address().String(),
+		Stats: s.Store.Stats(),
 	}
 	for _, a := range s.Store.Everybody() {
 		st.Members = append(st.Members, a.String())
@@ -342,8 +343,9 @@ func (s *Server) choose(words []string, holders []vsync.Address) ([]vsync.Addres
 				}
 			}
 			if len(list) == before {
-				return nil, fmt.Errorf("%q is no member: say all, a number of copies, an IP address, a process id, or #0 "+
-					"to #%d: see khamsin oob status", w, len(members)-1)
+				return nil,
+					fmt.Errorf("%q is no member: say all, a number of copies, an IP address, a process id, or #0 "+
+						"to #%d: see khamsin oob status", w, len(members)-1)
 			}
 		}
 	}

@@ -52,7 +52,8 @@ func Listen(path string) (net.Listener, error) {
 		return nil, err
 	}
 	if c, err := net.Dial("unix", path); err == nil {
-		return nil, errors.Join(fmt.Errorf("a daemon serves %s already: choose another --name or --socket", path), c.Close())
+		return nil, errors.Join(fmt.Errorf("a daemon serves %s already: choose another --name or --socket", path),
+			c.Close())
 	}
 	if info, err := os.Lstat(path); err == nil {
 		if info.Mode()&os.ModeSocket == 0 {
@@ -116,6 +117,7 @@ func (s *Server) client(ctx context.Context, conn net.Conn) {
 	ctx, cancel := context.WithCancel(ctx)
 	c := &client{server: s, conn: conn, slots: make(chan struct{}, callsMax), cancel: cancel}
 	defer c.calls.Wait()
+	defer func() { _ = conn.Close() }()
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	lines := bufio.NewScanner(conn)

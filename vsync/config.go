@@ -72,6 +72,8 @@ type Config struct {
 	LogDir  string                         // directory of a log file besides; empty: none
 	noLog   bool                           // the environment says that there shall be none
 	key     func() []byte                  // that SystemKey gave; a function, so that it is never printed
+	listed  []string                       // Network.Hosts, each host once
+	host    string                         // the one of them that this process is on
 	hints   []string                       // for the log, about the environment
 	choice  string                         // what Auto chose, and why
 	Mute    bool                           // report nothing at all

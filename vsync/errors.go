@@ -26,8 +26,8 @@ var (
 	ErrOracleLost = fmt.Errorf("%w: %w", ErrNotRunning, engine.ErrOracleLost)
 
 	// ErrNoOracle means that no process of the membership service answered, and that this process may not serve as one:
-	// it is not eligible, or its host is not one of Network.Hosts.
-	ErrNoOracle = fmt.Errorf("%w: no ORACLE answered, and this process may not be one", ErrNotRunning)
+	// it is not eligible, its host is not one of Network.Hosts, or no majority of those hosts was heard.
+	ErrNoOracle = fmt.Errorf("%w: no ORACLE answered, and this process may not found one", ErrNotRunning)
 
 	// ErrSystemKey means that there is a system of this name with another key, or that one of the two has none.
 	ErrSystemKey = fmt.Errorf("%w: %w", ErrNotRunning, engine.ErrOtherKey)

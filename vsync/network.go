@@ -31,6 +31,10 @@ type Network struct {
 	// member of it, and Start fails there with ErrNoOracle when it finds none. Without multicast they are also where
 	// processes look for each other, each with a port or with the first ones from PeerPort on. Empty means that any
 	// process may serve; without multicast that is an error, unless processes talk on the loopback only.
+	//
+	// A system is founded when processes on a majority of the hosts agree who founds it, so that a minority that is cut
+	// off founds none. Until then Start waits, for OracleLost at most; FastStart founds without asking. All processes
+	// of a system need the same list, with the same names. Several names or ports of one address are one host.
 	Hosts []string
 
 	// ChannelLow and ChannelHigh bound the channels, whose addresses are 239.0.0.0 plus their numbers, and MaxChannels
@@ -216,8 +220,10 @@ func (c *Config) seeds(local dataplane.Endpoint) ([]dataplane.Endpoint, error) {
 	return seeds, nil
 }
 
-// settleEligible makes a process that is on none of the hosts not eligible.
+// settleEligible notes the hosts that are listed, each of them once, and which of them this process is on. One that is
+// on none of them is not eligible.
 func (c *Config) settleEligible(local dataplane.Endpoint) error {
+	c.listed, c.host = nil, ""
 	if len(c.Network.Hosts) == 0 || !c.Eligible {
 		return nil
 	}
@@ -229,20 +235,32 @@ func (c *Config) settleEligible(local dataplane.Endpoint) error {
 			}
 		}
 	}
+	var faults []error
+	var known []netip.Addr
 	for _, h := range c.Network.Hosts {
 		name, _, err := net.SplitHostPort(h)
 		if err != nil {
 			name = strings.Trim(h, "[]")
 		}
+		name = strings.ToLower(strings.TrimSuffix(name, "."))
 		addr, err := lookUp(name, local.AddrPort().Addr().Is4())
 		if err != nil {
-			return fmt.Errorf("host %q: %w", h, err)
+			faults = append(faults, fmt.Errorf("host %q: %w", h, err))
 		}
-		if slices.Contains(here, addr) {
-			return nil
+		if slices.Contains(c.listed, name) || err == nil && slices.Contains(known, addr) {
+			continue // another port, or another name
+		}
+		c.listed, known = append(c.listed, name), append(known, addr)
+		if err == nil && c.host == "" && slices.Contains(here, addr) {
+			c.host = name
 		}
 	}
-	if c.FastStart {
+	switch {
+	case c.host != "":
+		return nil
+	case len(faults) > 0:
+		return errors.Join(faults...)
+	case c.FastStart:
 		return fmt.Errorf("FastStart on %v, which is none of the hosts %v that may serve", here[0], c.Network.Hosts)
 	}
 	c.Eligible = false
@@ -253,6 +271,10 @@ func (c *Config) settleEligible(local dataplane.Endpoint) error {
 func (c *Config) where() string {
 	if len(c.Network.Hosts) == 0 {
 		return "any other process may"
+	}
+	if c.host != "" {
+		return fmt.Sprintf("to found one takes processes on %d of the hosts %s at the same time", len(c.listed)/2+1,
+			strings.Join(c.listed, ", "))
 	}
 	return "those on " + strings.Join(c.Network.Hosts, ", ") + " may"
 }

@@ -96,7 +96,7 @@ func start(ctx context.Context, opts []Option) (*System, error) {
 	}
 	s.host.Start()
 	var late <-chan time.Time
-	if !s.config.Eligible {
+	if !s.config.Eligible || len(s.config.listed) > 1 && !s.config.FastStart {
 		timer := time.NewTimer(s.config.OracleLost)
 		defer timer.Stop()
 		late = timer.C
@@ -205,6 +205,7 @@ func (s *System) openHost(t dataplane.Transport) (err error) {
 		Limits: limits, Channels: c.Network.engineChannels(), Line: port,
 		Oracle: engine.Oracle{
 			Size: c.OracleSize, Eligible: c.Eligible, FastStart: c.FastStart, IgnoreCut: c.IgnorePartitions,
+			Hosts: c.listed, Host: c.host,
 		},
 	})
 	if err != nil {

@@ -144,6 +144,9 @@ func (f *field) try(host int) (*member, error) {
 	timer := time.AfterFunc(patience/2, giveUp)
 	c := f.config
 	c.Interfaces = []string{f.ground.network(host)}
+	f.mu.Lock()
+	c.FastStart = host == 0 && f.runs[host] == 0 // the first of all
+	f.mu.Unlock()
 	f.ground.do(host, func() { m.sys, err = vsync.Start(start, vsync.WithConfig(c)) })
 	if err != nil {
 		giveUp()

@@ -94,4 +94,9 @@ func (w *World) isLost(p *process) bool {
 }
 
 // mayFound tells whether a process may be a member of the ORACLE.
-func (w *World) mayFound(p *process) bool { return p.node.number == 1 || w.opts.Oracle > 1 }
+func (w *World) mayFound(p *process) bool {
+	if w.opts.Hosts > 0 {
+		return p.node.number <= w.opts.Hosts
+	}
+	return p.node.number == 1 || w.opts.Oracle > 1
+}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/khamsin-io/khamsin/dataplane"
@@ -33,6 +34,7 @@ type Options struct {
 	Nodes    int           // that are there from the start
 	Groups   int           // in which they are members
 	Oracle   int           // members of the ORACLE when complete
+	Hosts    int           // with any: the first nodes, of which a majority must agree who founds the system
 	Faults   time.Duration // how long the weather lasts
 	Weather  *Weather
 	Mix      *Mix
@@ -278,8 +280,14 @@ func (w *World) engineConfig(p *process) engine.Config {
 		Timing: w.timing, Limits: w.limits,
 		Oracle: engine.Oracle{
 			Size: w.opts.Oracle, Eligible: w.mayFound(p), IgnoreCut: w.opts.ignore,
-			FastStart: p.node.number == 1 && p.record.run == 1,
+			FastStart: p.node.number == 1 && p.record.run == 1 && w.opts.Hosts == 0,
 		},
+	}
+	for i := range w.opts.Hosts {
+		cfg.Oracle.Hosts = append(cfg.Oracle.Hosts, strconv.Itoa(i+1))
+		if p.node.number == i+1 {
+			cfg.Oracle.Host = cfg.Oracle.Hosts[i]
+		}
 	}
 	if w.weather.Key {
 		cfg.Key = []byte("a key that all processes share!!")

@@ -76,10 +76,12 @@ type Limits struct {
 
 // Oracle says which part the process takes in the membership service.
 type Oracle struct {
-	Size      int  // members of the ORACLE when complete: 1, 3, 5 or 7
-	Eligible  bool // whether this process may be one of them
-	FastStart bool // found a new system at once, without looking for a running one
-	IgnoreCut bool // go on without the ORACLE's majority
+	Size      int      // members of the ORACLE when complete: 1, 3, 5 or 7
+	Eligible  bool     // whether this process may be one of them
+	FastStart bool     // found a new system at once, without looking for a running one
+	Hosts     []string // with any: a majority of them is needed to found a system, unless FastStart
+	Host      string   // the one that this process is on; empty: none of them
+	IgnoreCut bool     // go on without the ORACLE's majority
 }
 
 // Defaults returns the default timing and limits.

@@ -99,7 +99,8 @@ func New(cfg Config) (*Engine, error) {
 	}, e.box)
 	e.member = member.New(member.Config{
 		Self: cfg.Self, System: cfg.System, Size: cfg.Oracle.Size, Eligible: cfg.Oracle.Eligible,
-		FastStart: cfg.Oracle.FastStart, IgnoreCut: cfg.Oracle.IgnoreCut, Canary: cfg.Canary, Seed: cfg.Seed,
+		FastStart: cfg.Oracle.FastStart, Hosts: cfg.Oracle.Hosts, Host: cfg.Oracle.Host,
+		IgnoreCut: cfg.Oracle.IgnoreCut, Canary: cfg.Canary, Seed: cfg.Seed,
 		Channel: cfg.Channels.Low, Low: uint32(cfg.Channels.Low) + 1, Count: uint32(cfg.Channels.Count - 1),
 		Discovery: t.Discovery, Beacon: t.Beacon, Gather: t.Gather, Request: t.Request, Heartbeat: t.Heartbeat,
 		Suspect: t.Suspect, OracleLost: t.OracleLost,

@@ -30,6 +30,12 @@ type beacon struct {
 	found  bool // beaconSeek: the sender may found a system
 	number int  // beaconSeek: how many of its beacons came before; beaconAnnounce: processes of the system
 	oracle []core.Address
+
+	// Of a beaconSeek where the ORACLE's hosts are listed, see founding.go.
+	host  string // that the sender is on
+	stamp uint64 // the sender's time
+	vote  core.Address
+	echo  uint64 // stamp of the last beacon of the process that the vote is for
 }
 
 func (b *beacon) Append(w *pdu.Writer) {
@@ -39,18 +45,24 @@ func (b *beacon) Append(w *pdu.Writer) {
 	w.Bool(b.found)
 	w.Uint(uint64(b.number))
 	w.Addresses(b.oracle)
+	w.String(b.host)
+	w.Uint(b.stamp)
+	w.Address(b.vote)
+	w.Uint(b.echo)
 }
 
 func (b *beacon) Decode(r *pdu.Reader) {
 	b.what, b.system, b.from, b.found = r.Byte(), r.String(), r.Address(), r.Bool()
 	b.number, b.oracle = int(r.Uint()), r.Addresses()
+	b.host, b.stamp, b.vote, b.echo = r.String(), r.Uint(), r.Address(), r.Uint()
 }
 
-func (m *Machine) beacon(what byte, to dataplane.Endpoint) {
+func (m *Machine) beacon(now clock.Time, what byte, to dataplane.Endpoint) {
 	b := &beacon{what: what, system: m.cfg.System, from: m.cfg.Self, found: m.cfg.Eligible}
 	switch {
 	case what == beaconSeek:
 		b.number = m.sought
+		m.vote(now, b)
 	case m.cons != nil && m.cons.Electable():
 		b.oracle, b.number = m.cons.Voters(), len(m.cons.Registry.procs)
 	default:
@@ -82,6 +94,7 @@ func (m *Machine) seek(now clock.Time) {
 	m.foundAt = clock.Never
 	if m.cfg.Eligible {
 		m.foundAt = now.Add(m.cfg.Discovery)
+		m.polls.warnAt = now.Add(m.cfg.Discovery + m.voteHold())
 	}
 }
 
@@ -94,11 +107,15 @@ func (m *Machine) tickDiscovery(now clock.Time) {
 		return
 	}
 	if m.foundAt <= now {
-		m.found(now)
-		return
+		if m.elected(now) {
+			m.found(now)
+			return
+		}
+		m.explain(now)
+		m.foundAt = now.Add(m.cfg.Beacon)
 	}
 	if m.beaconAt <= now {
-		m.beacon(beaconSeek, dataplane.Endpoint{})
+		m.beacon(now, beaconSeek, dataplane.Endpoint{})
 		m.sought++
 		m.beaconAt = now.Add(m.cfg.Beacon + m.cfg.Beacon*1/4)
 	}
@@ -112,7 +129,7 @@ const showEvery = 50 * time.Millisecond
 func (m *Machine) Show(now clock.Time) {
 	if m.state == active && m.cons != nil && now >= m.showAt {
 		m.showAt = now.Add(showEvery)
-		m.beacon(beaconAnnounce, dataplane.Endpoint{})
+		m.beacon(now, beaconAnnounce, dataplane.Endpoint{})
 	}
 }
 
@@ -143,10 +160,13 @@ const splitPatience = 3
 // onSeek answers who looks for a system, and lets the better founder go first.
 func (m *Machine) onSeek(now clock.Time, b *beacon) {
 	if m.state == active && m.answers(b) {
-		m.beacon(beaconOffer, b.from.Endpoint())
+		m.beacon(now, beaconOffer, b.from.Endpoint())
 		return
 	}
-	if m.state == seeking && m.foundAt != clock.Never && b.found && b.from.Compare(m.cfg.Self) < 0 {
+	if m.state == seeking {
+		m.onVote(now, b)
+	}
+	if m.state == seeking && m.foundAt != clock.Never && b.found && !m.votes() && b.from.Compare(m.cfg.Self) < 0 {
 		m.foundAt = now.Add(m.cfg.Discovery)
 	}
 }

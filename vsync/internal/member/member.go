@@ -27,6 +27,8 @@ type Config struct {
 	System    string // name; beacons of other names are ignored
 	Size      int    // ORACLE members when complete
 	Eligible  bool
+	Hosts     []string // with any: a majority of them is needed to found a system, unless FastStart
+	Host      string   // the one that this process is on; empty: none of them
 	FastStart bool
 	IgnoreCut bool // go on without a majority of the ORACLE
 	Canary    canary.Bug
@@ -84,6 +86,7 @@ type Machine struct {
 	state    state
 	showAt   clock.Time // see Show
 	beaconAt clock.Time
+	polls    election
 	sought   int        // beacons sent since the search began
 	foundAt  clock.Time // when to found a system, unless one is found
 	giveUpAt clock.Time // when to go back from attaching to seeking

@@ -431,7 +431,7 @@ func (m *Machine) beat(now clock.Time) {
 	m.lead.beats++
 	m.cons.Beat()
 	if m.lead.beats%announceEvery == 1 {
-		m.beacon(beaconAnnounce, dataplane.Endpoint{})
+		m.beacon(now, beaconAnnounce, dataplane.Endpoint{})
 	}
 	m.rebalance(now)
 	if !m.quorumHeard(now, m.cfg.OracleLost) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/khamsin-io/khamsin/transports/udp"
@@ -227,12 +228,12 @@ func (c *Config) Validate() error {
 	return errors.Join(faults...)
 }
 
-// ttl returns the multicast TTL to use.
-func (c *Config) ttl() int {
+// ttl returns the multicast TTL to use on interfaces.
+func (c *Config) ttl(interfaces []string) int {
 	switch {
 	case c.TTL >= 0:
 		return c.TTL
-	case len(c.Interfaces) == 1 && c.Interfaces[0] == loopback:
+	case slices.Equal(interfaces, []string{loopback}):
 		return 0
 	}
 	return 1

@@ -46,14 +46,11 @@ func channelInto(field func(c *Config) *uint32) func(*Config, string) error {
 	}
 }
 
-// addressInto reads an IPv4 address, dotted or as one number; 0 means that none is set.
+// addressInto reads an IPv4 address, dotted or as one number.
 func addressInto(field func(c *Config) *netip.Addr) func(*Config, string) error {
 	return func(c *Config, value string) error {
 		if n, err := strconv.ParseUint(value, 0, 32); err == nil {
-			*field(c) = netip.Addr{} // nothing is selected by 0 with a mask of 0
-			if n != 0 {
-				*field(c) = netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
-			}
+			*field(c) = netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
 			return nil
 		}
 		a, err := netip.ParseAddr(value)

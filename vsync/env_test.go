@@ -34,7 +34,7 @@ func TestEnvironment(t *testing.T) {
 		{"ISIS_PORTNOp=4002", func(c *Config) bool { return c.PeerPort == 4002 }},
 		{"ISIS_PORTNOp=65535", nil},
 		{"ISIS_PORTNOa=4003", nil},
-		{"ISIS_TTL=4", func(c *Config) bool { return c.TTL == 4 && c.ttl() == 4 }},
+		{"ISIS_TTL=4", func(c *Config) bool { return c.TTL == 4 && c.ttl(c.Interfaces) == 4 }},
 		{"ISIS_TTL=256", nil},
 		{"ISIS_MAXMSGLEN=8KB", func(c *Config) bool { return c.MaxPacket == 8192 }},
 		{"ISIS_MAXPACKETLEN=1400", func(c *Config) bool { return c.MaxPacket == 1400 }},
@@ -174,12 +174,12 @@ func TestDefaultConfig(t *testing.T) {
 	if err := c.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	if c.ttl() != 0 || !slices.Equal(c.Interfaces, []string{"lo"}) {
-		t.Errorf("the default leaves the host: %v, TTL %d", c.Interfaces, c.ttl())
+	if c.ttl(c.Interfaces) != 0 || !slices.Equal(c.Interfaces, []string{"lo"}) {
+		t.Errorf("the default leaves the host: %v, TTL %d", c.Interfaces, c.ttl(c.Interfaces))
 	}
 	c.Interfaces = []string{"eth0"}
-	if c.ttl() != 1 {
-		t.Errorf("TTL %d on a named interface, want 1", c.ttl())
+	if c.ttl(c.Interfaces) != 1 {
+		t.Errorf("TTL %d on a named interface, want 1", c.ttl(c.Interfaces))
 	}
 	if err := (&Config{}).Validate(); err == nil || strings.Count(err.Error(), "\n") < 8 {
 		t.Errorf("an empty configuration has more faults than %v", err)

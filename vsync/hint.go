@@ -8,7 +8,8 @@ import (
 // hintLoopback says, once for a system, that nothing leaves the host though it could: who starts processes on several
 // hosts without naming an interface would else wonder why they do not find each other.
 func (s *System) hintLoopback() {
-	if s.caps.Name == memName || !slices.Equal(s.config.Interfaces, []string{loopback}) {
+	names, err := s.config.interfaces()
+	if s.caps.Name == memName || err != nil || !slices.Equal(names, []string{loopback}) {
 		return
 	}
 	if others := otherInterfaces(); len(others) > 0 {

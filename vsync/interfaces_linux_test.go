@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +45,139 @@ func sentBy(t *testing.T, h *netns.Host, name string) (n int) {
 	_, counter, _ := strings.Cut(text, "counter packets ")
 	if _, err := fmt.Sscan(counter, &n); err != nil {
 		t.Fatalf("%v: %s", err, text)
+	}
+	return n
+}
+
+// Several interfaces are used when several are named, and all that are up with a subnet and a netmask of zero; nothing
+// leaves by the others. Without configuration nothing leaves the host.
+//
+// rows: NET-07, NET-08, NET-11
+func TestSeveralInterfacesAreUsed(t *testing.T) {
+	h, names := multihomed(t)
+	h.Run("ip", "link", "add", "kifdown", "type", "dummy") // has no address and is down
+	countPackets(h, names)
+	for _, c := range []struct {
+		name string
+		env  []string
+		used []bool
+	}{
+		{"default", nil, []bool{false, false, false}},
+		{"two named", []string{"ISIS_NETWORK_INTERFACES=" + names[0] + "," + names[2]}, []bool{true, false, true}},
+		{"all", []string{"ISIS_SUBNET=0", "ISIS_NETMASK=0"}, []bool{true, true, true}},
+		{"all, dotted", []string{"ISIS_SUBNET=0.0.0.0", "ISIS_NETMASK=0.0.0.0"}, []bool{true, true, true}},
+		{"all but the first", []string{"ISIS_SUBNET=0", "ISIS_NETMASK=0", "ISIS_SKIP_FIRSTINTERFACE=true"},
+			[]bool{false, true, true}},
+		{"one and its mask", []string{"ISIS_SUBNET=10.97.0.0", "ISIS_NETMASK=255.255.0.0"}, []bool{false, true, true}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			config, err := configFrom(c.env)
+			if err != nil {
+				t.Fatal(err)
+			}
+			config.Mute, config.Discovery = true, 100*time.Millisecond
+			before := make([]int, len(names))
+			for i, name := range names {
+				before[i] = sentBy(t, h, name)
+			}
+			var s *System
+			h.Do(func() { s, err = Start(context.Background(), WithConfig(config)) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := joined(t, s, "here")
+			for n := range uint64(50) {
+				m.send(t, Ordered, n)
+			}
+			m.untilCount(t, 50)
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			for i, name := range names {
+				if sent := sentBy(t, h, name) - before[i]; (sent > 0) != c.used[i] {
+					t.Errorf("%d packets left by %s", sent, name)
+				}
+			}
+		})
+	}
+}
+
+// Three hosts share two networks. The group keeps its view and delivers everything, once and in one order, while one of
+// the networks carries nothing, and while it carries packets in one direction only.
+//
+// rows: NET-08
+func TestGroupOnTwoNetworks(t *testing.T) {
+	const second = "kvs2"
+	hosts := netns.Bridged(t, "kvs-two", 3, netns.Options{})
+	netns.AddNetwork(t, hosts, second, 98)
+	bridge := hosts[0].Bridge
+	var members []*member
+	for i, h := range hosts {
+		config, err := configFrom([]string{"ISIS_NETWORK_INTERFACES=" + netns.Interface + "," + second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		config.Mute, config.FastStart = true, i == 0
+		var s *System
+		h.Do(func() { s, err = Start(context.Background(), WithConfig(config)) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		members = append(members, joined(t, s, "two"))
+	}
+	for _, m := range members {
+		m.untilSize(t, len(hosts))
+	}
+	total, views := 0, make([]int, len(hosts))
+	for i, m := range members {
+		views[i] = changes(m)
+	}
+	exchange := func() {
+		t.Helper()
+		for n := range 30 {
+			members[n%len(members)].send(t, Ordered, uint64(total+n))
+		}
+		total += 30
+		for _, m := range members {
+			m.untilCount(t, total)
+		}
+	}
+	exchange()
+	suspicion := members[0].sys.config.SuspectAfter
+	for _, cut := range [][]string{
+		{hosts[0].Port, hosts[1].Port, hosts[2].Port}, // all of the first network
+		{hosts[1].Port}, // what the second host sends by it
+		{netns.PortOf(second, 0), netns.PortOf(second, 1), netns.PortOf(second, 2)},
+	} {
+		var heals []func()
+		for _, port := range cut {
+			heals = append(heals, bridge.Block(port, false))
+		}
+		for end := time.Now().Add(2 * suspicion); time.Now().Before(end); { // longer than silence is borne
+			exchange()
+		}
+		for _, heal := range heals {
+			heal()
+		}
+		exchange()
+	}
+	for i, m := range members {
+		if now := changes(m); now != views[i] {
+			t.Errorf("host %d saw %d views while networks failed", i, now-views[i])
+		}
+		if !slices.Equal(sinceLastView(m), sinceLastView(members[0])) {
+			t.Errorf("host %d got other messages, or in another order, than host 0", i)
+		}
+	}
+}
+
+// changes counts a member's views.
+func changes(m *member) (n int) {
+	for _, e := range m.entries() {
+		if e.Change {
+			n++
+		}
 	}
 	return n
 }

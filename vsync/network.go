@@ -48,7 +48,7 @@ type Network struct {
 	IPv6 bool
 
 	SkipFirst bool       // leave out the first one of the interfaces that are named or that the subnet selects
-	Subnet    netip.Addr // with Netmask: use the interfaces whose IPv4 address, masked, is this one
+	Subnet    netip.Addr // with Netmask: use the interfaces whose IPv4 address, masked, is this one; both 0: all
 	Netmask   netip.Addr
 }
 
@@ -75,7 +75,11 @@ func (n *Network) validate() error {
 	check(low >= 1 && low < high && high <= uint32(dataplane.ChannelMax),
 		"channels %d to %d: want a low one below a high one, from 1 to %d", low, high, dataplane.ChannelMax)
 	check(most >= 2 && most <= udp.ChannelsMax, "MaxChannels is %d, want 2 to %d", most, udp.ChannelsMax)
-	check(n.Subnet.IsValid() == n.Netmask.IsValid(), "Subnet and Netmask belong together: one of them is missing")
+	lone := n.Subnet // one that is 0 selects nothing by itself
+	if n.Netmask.IsValid() {
+		lone = n.Netmask
+	}
+	check(n.Subnet.IsValid() == n.Netmask.IsValid() || lone.IsUnspecified(), "Subnet and Netmask belong together: one of them is missing")
 	for _, h := range n.Hosts {
 		check(h != "" && !strings.ContainsAny(h, " \t/,"), "host %q is no name or address", h)
 	}
@@ -296,36 +300,49 @@ func lookUp(name string, four bool) (netip.Addr, error) {
 	return netip.Addr{}, errors.New("has no address of the family that this process uses")
 }
 
-// oneInterface returns the interface to talk on: those that are named, or with a subnet those that it selects, without
-// the first one if that is to be skipped. More than one cannot be used in this version.
-func (c *Config) oneInterface() (string, error) {
+// interfaces returns the interfaces to talk on: those that are named, or with a subnet those that it selects, without
+// the first one if that is to be skipped.
+func (c *Config) interfaces() ([]string, error) {
 	names := slices.Clone(c.Interfaces)
-	if n := &c.Network; n.Subnet.IsValid() {
+	if n := &c.Network; n.selects() {
 		var err error
 		if names, err = n.selected(); err != nil {
-			return "", err
+			return nil, err
 		}
 	}
 	if c.Network.SkipFirst && len(names) > 0 {
 		names = names[1:]
 	}
-	switch len(names) {
-	case 0:
-		return "", fmt.Errorf("interfaces: none is left of %v with subnet %v, netmask %v and the first one skipped: %v",
+	if len(names) == 0 {
+		return nil, fmt.Errorf("interfaces: none is left of %v with subnet %v, netmask %v and the first one skipped: %v",
 			c.Interfaces, c.Network.Subnet, c.Network.Netmask, c.Network.SkipFirst)
-	case 1:
-		return names[0], nil
 	}
-	return "", fmt.Errorf("%w: %s", errOneInterface, strings.Join(names, ", "))
+	return names, nil
 }
 
-// selected returns the interfaces that are up and have an address in the subnet.
+// oneInterface returns the interface to talk on, for transports that use no more than one.
+func (c *Config) oneInterface() (string, error) {
+	names, err := c.interfaces()
+	switch {
+	case err != nil:
+		return "", err
+	case len(names) > 1:
+		return "", fmt.Errorf("%w: %s", errOneInterface, strings.Join(names, ", "))
+	}
+	return names[0], nil
+}
+
+// selects tells whether interfaces are chosen by their addresses.
+func (n *Network) selects() bool { return n.Subnet.IsValid() && n.Netmask.IsValid() }
+
+// selected returns the interfaces that are up and have an address in the subnet. A loopback is among them only when
+// there is nothing else.
 func (n *Network) selected() ([]string, error) {
 	all, err := net.Interfaces()
 	if err != nil {
 		return nil, fmt.Errorf("interfaces: %w", err)
 	}
-	var names []string
+	var names, loopbacks []string
 	for _, ifi := range all {
 		if ifi.Flags&net.FlagUp == 0 {
 			continue
@@ -334,9 +351,16 @@ func (n *Network) selected() ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("addresses of interface %q: %w", ifi.Name, err)
 		}
-		if slices.ContainsFunc(addrs, func(a net.Addr) bool { return n.matches(a.String()) }) {
+		switch {
+		case !slices.ContainsFunc(addrs, func(a net.Addr) bool { return n.matches(a.String()) }):
+		case ifi.Flags&net.FlagLoopback != 0:
+			loopbacks = append(loopbacks, ifi.Name)
+		default:
 			names = append(names, ifi.Name)
 		}
+	}
+	if len(names) == 0 {
+		names = loopbacks
 	}
 	return names, nil
 }

@@ -22,17 +22,18 @@ type Path struct {
 // Path returns where packets may go.
 func (s *System) Path() (Path, error) {
 	c := &s.config
-	p := Path{TTL: c.ttl(), GroupPort: c.GroupPort, Multicast: !c.Network.TCPOnly && !c.Network.UnicastOnly,
+	names, err := c.interfaces()
+	if err != nil {
+		return Path{}, err
+	}
+	p := Path{TTL: c.ttl(names), GroupPort: c.GroupPort, Multicast: !c.Network.TCPOnly && !c.Network.UnicastOnly,
 		UDP: !c.Network.TCPOnly}
 	p.Low, p.High, _ = c.Network.channels()
 	if s.caps.Name == memTransport {
 		p.Interface, p.IP, p.TTL = loopback, netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0
 		return p, nil
 	}
-	name, err := c.oneInterface()
-	if err != nil {
-		return Path{}, err
-	}
+	name := names[0]
 	p.Interface = name
 	i, err := net.InterfaceByName(name)
 	if err != nil {

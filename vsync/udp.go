@@ -10,9 +10,9 @@ import (
 )
 
 // errOneInterface refuses what the transports cannot do.
-var errOneInterface = errors.New("interfaces: this version talks on one interface only") // immutable: an error
+var errOneInterface = errors.New("interfaces: this transport talks on one interface only") // immutable: an error
 
-// UDP returns the transport over UDP with IP multicast on the interface of the configuration.
+// UDP returns the transport over UDP with IP multicast on the interfaces of the configuration.
 func UDP() TransportFactory {
 	return func(c *Config) (dataplane.Transport, error) {
 		cfg, err := c.udpConfig()
@@ -32,18 +32,18 @@ const portTries = 512
 
 // udpConfig returns the configuration of the UDP transport.
 func (c *Config) udpConfig() (udp.Config, error) {
-	name, err := c.oneInterface()
+	names, err := c.interfaces()
 	if err != nil {
 		return udp.Config{}, err
 	}
-	ttl := c.ttl()
+	ttl := c.ttl(names)
 	if ttl == 0 {
 		ttl = -1 // not even on an interface where the transport would allow one hop
 	}
 	_, _, most := c.Network.channels()
 	receive, send := c.Buffers()
 	return udp.Config{
-		Interface: name, IPv6: c.Network.IPv6, Port: c.PeerPort, GroupPort: c.GroupPort, TTL: ttl,
+		Interface: names[0], Also: names[1:], IPv6: c.Network.IPv6, Port: c.PeerPort, GroupPort: c.GroupPort, TTL: ttl,
 		PortTries: min(portTries, 65535-int(c.PeerPort)), MTU: c.MaxPacket, Channels: most,
 		RecvBuffer: receive, SendBuffer: send,
 		Arena: frame.Config{TxChunks: max(txFrames, 2*c.MaxUnstable), RxRuns: rxFrames}, Log: c.logger(),

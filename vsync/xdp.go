@@ -41,7 +41,7 @@ func XDP(o XDPOptions) TransportFactory {
 		if err != nil {
 			return nil, err
 		}
-		ttl := c.ttl()
+		ttl := c.ttl([]string{name})
 		if ttl == 0 {
 			ttl = -1
 		}

@@ -52,7 +52,7 @@ func (t *Transport) Unsubscribe(ch dataplane.Channel) error {
 	delete(t.joined, ch)
 	s.full = false
 	f := t.cfg.family()
-	if err := f.join(s.fd, ch, false); err != nil {
+	if err := t.joinAll(s, ch, false); err != nil {
 		return fmt.Errorf("udp: leave %v: %w", f.group(ch), err)
 	}
 	return nil
@@ -97,7 +97,7 @@ func (t *Transport) openGroups() error {
 	if err := t.cfg.family().probeRoute(t.cfg); err != nil {
 		return err
 	}
-	each := memberships()
+	each := max(1, memberships()/max(1, len(t.cfg.indexes)))
 	for room := 0; room < t.cfg.Channels; room += each {
 		s, err := openGroup(t.cfg)
 		if err != nil {
@@ -118,7 +118,7 @@ func (t *Transport) join(s *socket, ch dataplane.Channel) error {
 	t.joined[ch] = s
 	t.listen() // before the first copy comes
 	f := t.cfg.family()
-	if err := f.join(s.fd, ch, true); err != nil {
+	if err := t.joinAll(s, ch, true); err != nil {
 		delete(t.joined, ch)
 		t.listen()
 		return fmt.Errorf("udp: join %v on %q: %w", f.group(ch), t.cfg.Interface, err)
@@ -131,6 +131,28 @@ func (t *Transport) join(s *socket, ch dataplane.Channel) error {
 		}
 	}
 	return nil
+}
+
+// joinAll makes a socket a member of a channel on all interfaces, or ends that.
+func (t *Transport) joinAll(s *socket, ch dataplane.Channel, member bool) error {
+	f := t.cfg.family()
+	if len(t.cfg.indexes) == 0 {
+		return f.join(s.fd, ch, member)
+	}
+	var errs []error
+	for i, index := range t.cfg.indexes {
+		f.ifIndex = int(index)
+		err := f.join(s.fd, ch, member)
+		if err != nil && member {
+			for _, index := range t.cfg.indexes[:i] {
+				f.ifIndex = int(index)
+				_ = f.join(s.fd, ch, false) // what fails is told already
+			}
+			return err
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // Admit lets multicasts of a group through the filter, if there is one. Until then those that belong to a group are

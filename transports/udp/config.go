@@ -39,8 +39,14 @@ func headerBytes(ip netip.Addr) int {
 
 // Config says how a transport is opened. Zero fields take their defaults.
 type Config struct {
-	// Interface is the one interface that packets leave and arrive by. Default DefaultInterface.
+	// Interface is the interface that packets leave and arrive by. Default DefaultInterface.
 	Interface string
+
+	// Also names further interfaces. Multicasts leave by all of them and are received by all of them, once; unicast
+	// takes the one by which the other process is heard. Processes are known by their address on Interface, which
+	// others must be able to answer to by any of the networks: rp_filter of the interfaces must not be 1. Neither
+	// Filter nor Beside works with more than one interface.
+	Also []string
 
 	// LocalIP is the address that others send to, and decides between IPv4 and IPv6. Default: the interface's first
 	// IPv4 address, or with IPv6 its first global IPv6 address, else its link-local one.
@@ -97,8 +103,9 @@ type Config struct {
 type resolved struct {
 	Config
 	ifIndex int
-	ifMTU   int
-	gro     bool // wanted
+	ifMTU   int     // of the interface that carries least
+	indexes []int32 // of all interfaces, when there is more than one
+	gro     bool    // wanted
 }
 
 // resolve checks c and fills it in for an interface.
@@ -116,7 +123,11 @@ func (c Config) resolve() (resolved, error) {
 	if c.LocalIP, err = localIP(ifi, c.LocalIP, c.IPv6); err != nil {
 		return resolved{}, err
 	}
-	r := resolved{Config: c.withDefaults(ifi.MTU, ifi.Flags&net.FlagLoopback != 0), ifIndex: ifi.Index, ifMTU: ifi.MTU}
+	r := resolved{Config: c, ifIndex: ifi.Index, ifMTU: ifi.MTU}
+	if err := r.resolveAlso(); err != nil {
+		return resolved{}, err
+	}
+	r.Config = c.withDefaults(r.ifMTU, ifi.Flags&net.FlagLoopback != 0)
 	r.gro = !r.DisableGRO
 	return r, r.checkSizes()
 }

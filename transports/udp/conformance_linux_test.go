@@ -16,6 +16,7 @@ import (
 // where is an interface that a world's transports use, and the goroutine that reaches it.
 type where struct {
 	ifName string
+	also   []string
 	ip     netip.Addr
 	do     func(func()) // runs a function where the interface is
 }
@@ -40,7 +41,7 @@ func factory(places ...where) transporttest.Factory {
 				tb.Helper()
 				cfg, at := cfg, places[opened%len(places)]
 				opened++
-				cfg.Interface, cfg.LocalIP = at.ifName, at.ip
+				cfg.Interface, cfg.LocalIP, cfg.Also = at.ifName, at.ip, at.also
 				cfg.RecvBuffer = o.Buffer
 				cfg.Arena = frame.Config{TxChunks: o.Tx, RxRuns: o.Rx}
 				var tr *Transport

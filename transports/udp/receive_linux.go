@@ -38,6 +38,7 @@ type receiver struct {
 	landing []byte // zones by slot; nil without UDP_GRO
 	mtu     int
 	ifIndex int32
+	links   *links             // nil with one interface
 	own     dataplane.Endpoint // whose multicasts are dropped; zero for nobody
 	batches bool               // recvmmsg
 	noteOff func(what string, err error)
@@ -245,6 +246,10 @@ func (r *receiver) open() bool {
 		if !r.good(msg, what, segment, count) || r.from.multicast && !r.own.IsZero() && r.headers.name(i) == r.own {
 			continue
 		}
+		if r.links != nil && !r.links.take(r.headers.name(i), what.ifIndex, r.from.multicast) {
+			r.links.doubled.Add(uint64(count))
+			continue
+		}
 		r.rest = datagrams{
 			first: r.frames[i], zone: r.zone(i), size: uint32(size), segment: uint32(segment),
 			source: r.headers.name(i), channel: what.channel,
@@ -271,7 +276,7 @@ func (r *receiver) joinParts(d *datagrams) {
 // good counts a message that must be dropped.
 func (r *receiver) good(msg *mmsghdr, what news, segment, count int) bool {
 	switch {
-	case r.from.multicast && (what.ifIndex != r.ifIndex || what.channel == 0):
+	case r.from.multicast && (!r.listens(what.ifIndex) || what.channel == 0):
 		r.foreign.Add(uint64(count))
 	case segment == 0:
 		r.undersize.Add(uint64(count))
@@ -281,6 +286,11 @@ func (r *receiver) good(msg *mmsghdr, what news, segment, count int) bool {
 		return true
 	}
 	return false
+}
+
+// listens tells whether multicasts are to come by an interface.
+func (r *receiver) listens(index int32) bool {
+	return index == r.ifIndex || r.links != nil && r.links.has(index)
 }
 
 // close releases every frame that the receiver holds.

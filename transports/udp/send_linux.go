@@ -28,6 +28,7 @@ type sender struct {
 	headers   *headers
 	groupPort uint16
 	family    family
+	links     *links // nil with one interface
 	mtu       int
 	segMax    int // longest datagram that the kernel may cut: what fits the interface without IP fragments
 	noteOff   func(what string, err error)
@@ -57,7 +58,8 @@ type span struct {
 	segment int  // bytes of each packet but the last, which may be shorter
 	closed  bool // no packet can follow: the last one is shorter, or the packet cannot share a message
 	channel dataplane.Channel
-	own     int // copies that the filter drops, see expectOwn
+	link    int32 // interface that it leaves by; zero for the first one
+	own     int   // copies that the filter drops, see expectOwn
 }
 
 // send sends as many packets from the front of the batch as are good, and returns how many it accepted.
@@ -67,6 +69,9 @@ func (s *sender) send(batch []dataplane.Packet) (int, error) {
 	for accepted < len(batch) {
 		staged, err := s.stage(batch[accepted:])
 		done := s.flush()
+		if s.links != nil {
+			s.copies(done)
+		}
 		s.release(batch[accepted : accepted+done])
 		accepted += done
 		if err != nil && done == staged {
@@ -148,7 +153,10 @@ func (s *sender) begin(p *dataplane.Packet, iov, size int) {
 		packets: 1, bytes: size, segment: size, closed: !ok || size == 0 || size > s.segMax, channel: p.Channel,
 	}
 	s.headers.setName(m, s.family, ip, port)
-	s.headers.setSegment(m, 0)
+	if s.links != nil && p.Channel == 0 {
+		s.spans[m].link = s.links.to(p.To)
+	}
+	s.control(m)
 	hdr := &s.headers.msgs[m].hdr
 	hdr.Iov = &s.headers.iovs[iov]
 	hdr.SetIovlen(1)
@@ -162,7 +170,7 @@ func (s *sender) extend(size int) {
 	last.bytes += size
 	last.closed = size < last.segment
 	if last.packets == 2 {
-		s.headers.setSegment(m, last.segment)
+		s.control(m)
 	}
 	s.headers.msgs[m].hdr.SetIovlen(last.packets)
 }
@@ -186,7 +194,7 @@ func (s *sender) destination(p *dataplane.Packet) (ip [16]byte, port uint16, ok 
 func (s *sender) flush() (packets int) {
 	s.expectOwn()
 	for m := 0; m < s.staged; {
-		sent, errno := s.transmit(m)
+		sent, errno := s.transmit(m, s.staged)
 		for range sent {
 			packets += s.spans[m].packets
 			m++
@@ -227,8 +235,8 @@ func (s *sender) flush() (packets int) {
 	return packets
 }
 
-// transmit makes one system call for the staged messages from m on and returns how many it sent.
-func (s *sender) transmit(m int) (int, unix.Errno) {
+// transmit makes one system call for the staged messages from m to end and returns how many it sent.
+func (s *sender) transmit(m, end int) (int, unix.Errno) {
 	msg := unsafe.Pointer(&s.headers.msgs[m])
 	s.calls.Inc()
 	if !s.batches {
@@ -238,7 +246,7 @@ func (s *sender) transmit(m int) (int, unix.Errno) {
 		}
 		return 1, 0
 	}
-	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(s.socket.fd), uintptr(msg), uintptr(s.staged-m),
+	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(s.socket.fd), uintptr(msg), uintptr(end-m),
 		unix.MSG_DONTWAIT, 0, 0)
 	if errno != 0 {
 		return 0, errno
@@ -248,11 +256,16 @@ func (s *sender) transmit(m int) (int, unix.Errno) {
 
 // sendFirst sends the first packet of message m alone and tells whether that worked.
 func (s *sender) sendFirst(m int) bool {
-	s.headers.setSegment(m, 0)
+	packets := s.spans[m].packets
+	s.spans[m].packets = 1
+	s.control(m)
 	hdr := &s.headers.msgs[m].hdr
 	hdr.SetIovlen(1)
 	s.calls.Inc()
 	_, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(s.socket.fd), uintptr(unsafe.Pointer(hdr)), unix.MSG_DONTWAIT)
+	if errno != 0 {
+		s.spans[m].packets = packets
+	}
 	return errno == 0
 }
 

@@ -76,6 +76,9 @@ func openUnicast(r resolved) (*socket, error) {
 	if r.GroupPort != 0 {
 		steps = append(steps, f.multicasts(r)...)
 	}
+	if len(r.indexes) > 0 {
+		steps = append(steps, f.pktinfo()) // tells by which interface others send
+	}
 	return newSocket(r, append(steps, func(fd int) error { return bindFirstFree(fd, r) })...)
 }
 
@@ -118,7 +121,9 @@ func openGroup(r resolved) (*socket, error) {
 	}
 	// A second fence: what the interface filter lets through is checked against IP_PKTINFO all the same, so a system
 	// that does not allow this loses nothing.
-	_ = unix.BindToDevice(s.fd, r.Interface)
+	if len(r.indexes) == 0 {
+		_ = unix.BindToDevice(s.fd, r.Interface)
+	}
 	s.multicast = true
 	return s, nil
 }

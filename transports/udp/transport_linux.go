@@ -29,6 +29,7 @@ type Transport struct {
 	arena  *frame.Arena
 	clock  clock.Source
 	log    *slog.Logger
+	links  *links // nil with one interface
 	closed atomic.Bool
 
 	// sockets are those that Receive reads: the unicast one, and the multicast ones that ever joined a group. The
@@ -116,6 +117,7 @@ func (t *Transport) open() (err error) {
 		return fmt.Errorf("udp: getsockname: %w", err)
 	}
 	t.local = endpointOf(name)
+	t.openLinks()
 	t.shedOwn()
 	return t.openBeside()
 }
@@ -322,7 +324,12 @@ func (t *Transport) ring() {
 func (t *Transport) Stats() dataplane.Stats {
 	s, r := &t.sender, &t.receiver
 	filtered := t.countFiltered()
+	doubled := uint64(0)
+	if t.links != nil {
+		doubled = t.links.doubled.Load()
+	}
 	return dataplane.Stats{
+		ReceiveDoubled:   doubled,
 		SentPackets:      s.packets.Load(),
 		SentBytes:        s.bytes.Load(),
 		SentMulticasts:   s.multicasts.Load(),

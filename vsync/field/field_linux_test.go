@@ -153,7 +153,12 @@ func (f *field) try(host int) (*member, error) {
 		return nil, errors.Join(err, errors.New(f.states()))
 	}
 	timer.Stop()
-	f.t.Cleanup(giveUp)
+	f.t.Cleanup(func() {
+		f.mu.Lock()
+		f.over = true // who ends from now on is not replaced
+		f.mu.Unlock()
+		giveUp()
+	})
 	f.mu.Lock()
 	f.runs[host]++
 	run := f.runs[host]

@@ -1,0 +1,174 @@
+package udp
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/khamsin-io/khamsin/dataplane"
+	"github.com/khamsin-io/khamsin/dataplane/transporttest"
+	"github.com/khamsin-io/khamsin/internal/netns"
+)
+
+// second is the name of the hosts' second interface.
+const second = "veth1"
+
+// twoNetworks returns hosts that share two networks.
+func twoNetworks(t *testing.T, n int) []*netns.Host {
+	t.Helper()
+	hosts := netns.Bridged(t, "khamsin-links", n, netns.Options{})
+	netns.AddNetwork(t, hosts, second, 98)
+	return hosts
+}
+
+// onBoth opens a transport on both networks of a host, subscribed to channel 7.
+func onBoth(t *testing.T, h *netns.Host) (tr *Transport) {
+	t.Helper()
+	h.Do(func() {
+		tr = openUntilEnd(t, Config{Interface: netns.Interface, Also: []string{second}, Port: 7000, GroupPort: 7777})
+	})
+	if err := tr.Subscribe(7); err != nil {
+		t.Fatal(err)
+	}
+	return tr
+}
+
+// The suite between hosts with two interfaces each.
+func TestConformanceOnSeveralInterfaces(t *testing.T) {
+	var places []where
+	for _, h := range twoNetworks(t, 2) {
+		places = append(places, where{ifName: netns.Interface, also: []string{second}, ip: h.IP, do: h.Do})
+	}
+	transporttest.Run(t, factory(places...), offloads...)
+}
+
+// A multicast leaves by both interfaces and is received once by a host that is on both networks, and by one that is on
+// the second network alone.
+//
+// rows: NET-08
+func TestMulticastOnSeveralInterfaces(t *testing.T) {
+	const count, size = 40, 1000
+	hosts := twoNetworks(t, 3)
+	a, b := onBoth(t, hosts[0]), onBoth(t, hosts[1])
+	var c *Transport
+	hosts[2].Do(func() { c = openUntilEnd(t, Config{Interface: second, GroupPort: 7777}) })
+	if err := c.Subscribe(7); err != nil {
+		t.Fatal(err)
+	}
+	batch := burst(t, a, dataplane.Endpoint{}, count, size)
+	for i := range batch {
+		batch[i].Channel = 7
+	}
+	sendAll(t, a, batch)
+	receiveNumbers(t, b, count)
+	receiveNumbers(t, c, count)
+	until(t, "second copies", func() bool {
+		var none [1]dataplane.Packet
+		if n, err := b.Receive(none[:], dataplane.Wait{Timeout: time.Millisecond}); n != 0 || err != nil {
+			t.Fatalf("a packet came twice: %d, %v", n, err)
+		}
+		return b.Stats().ReceiveDoubled == count
+	})
+	if st := a.Stats(); st.SentPackets != count || st.SentMulticasts != count || st.ReceiveDropped != 0 {
+		t.Errorf("the sender counts %+v", st)
+	}
+}
+
+// until waits for a condition.
+func until(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(testTimeout); !done(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %v", what, testTimeout)
+		}
+	}
+}
+
+// passes sends packets of one kind again and again until one arrives.
+func passes(t *testing.T, what string, from, to *Transport, ch dataplane.Channel) {
+	t.Helper()
+	until(t, what, func() bool {
+		batch := burst(t, from, to.Local(), 1, 100)
+		batch[0].Channel = ch
+		sendAll(t, from, batch)
+		got, err := to.Receive(batch, dataplane.Wait{Timeout: 10 * time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range batch[:got] {
+			if p.Channel != ch {
+				got = 0 // one that was under way
+			}
+			to.Arena().Release(p.Frame)
+		}
+		return got > 0
+	})
+}
+
+// Two hosts that share two networks go on, in both directions and by multicast and unicast, when one of the networks
+// carries nothing any more, or nothing in one direction. The interfaces stay up: nobody is told.
+//
+// rows: NET-08
+func TestOneOfTwoNetworksFails(t *testing.T) {
+	hosts := twoNetworks(t, 2)
+	bridge := hosts[0].Bridge
+	a, b := onBoth(t, hosts[0]), onBoth(t, hosts[1])
+	both := func(what string) {
+		t.Helper()
+		passes(t, what+": multicast there", a, b, 7)
+		passes(t, what+": multicast back", b, a, 7)
+		passes(t, what+": unicast back", b, a, 0)
+		passes(t, what+": unicast there", a, b, 0)
+	}
+	both("whole")
+	for i, ports := range [][2]string{
+		{hosts[0].Port, hosts[1].Port}, {netns.PortOf(second, 0), netns.PortOf(second, 1)},
+	} {
+		for k, cuts := range [][]string{ports[:], ports[:1], ports[1:]} {
+			name := fmt.Sprintf("network %d, cut %d", i+1, k+1)
+			var heals []func()
+			for _, port := range cuts {
+				heals = append(heals, bridge.Block(port, false))
+			}
+			both(name)
+			for _, heal := range heals {
+				heal()
+			}
+			both(name + ", healed")
+		}
+	}
+}
+
+// What cannot be is refused.
+func TestFaultsOfSeveralInterfaces(t *testing.T) {
+	for _, c := range []Config{
+		{Interface: "lo", Also: []string{"lo"}},
+		{Interface: "lo", Also: []string{"nosuch0"}},
+		{Interface: "lo", Also: []string{"nosuch0"}, Filter: closeOnly{}},
+	} {
+		if tr, err := Open(c); err == nil {
+			t.Errorf("%v: opened", c.Also)
+			_ = tr.Close()
+		}
+	}
+}
+
+// closeOnly is a filter that is never attached.
+type closeOnly struct{ Filter }
+
+func (closeOnly) Close() error { return nil }
+
+// Peers are bounded.
+func TestPeersAreBounded(t *testing.T) {
+	h := twoNetworks(t, 1)[0]
+	l := onBoth(t, h).links
+	for i := range 3 * peersMax {
+		l.take(dataplane.Endpoint{Port: uint32(1 + i)}, l.indexes[1], true)
+	}
+	if n := len(l.peers); n > peersMax {
+		t.Errorf("%d are remembered", n)
+	}
+	if got := l.to(dataplane.Endpoint{Port: 3 * peersMax}); got != l.indexes[1] {
+		t.Errorf("the last one is sent to by %d", got)
+	}
+}

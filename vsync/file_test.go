@@ -61,6 +61,7 @@ log_dir = "logs"
 max_message = "1MB"
 max_unstable = 100
 max_queue = 400
+max_transfers = 3
 threading = "loop"
 waiting = "busy"
 pin_receiver = true
@@ -82,7 +83,7 @@ func TestConfigFromFile(t *testing.T) {
 	got, standard := reflect.ValueOf(c), reflect.ValueOf(DefaultConfig())
 	for i := range got.NumField() {
 		switch name := got.Type().Field(i).Name; name {
-		case "Transport", "Logger", "OnPanic", "Types", "noLog", "choice", "hints", "key", // not of a file
+		case "Transport", "Logger", "OnPanic", "Types", "noLog", "choice", "hints", "key", "listed", "host", // not of a file
 			"FastStart": // against Eligible
 		default:
 			if reflect.DeepEqual(got.Field(i).Interface(), standard.Field(i).Interface()) {

@@ -205,6 +205,11 @@ func (m *Machine) onOffer(now clock.Time, system uint32, b *beacon) {
 		m.attach(now, system, b.oracle)
 		return
 	}
+	if m.cons.Registry.wants > 0 && b.number > 1 {
+		m.state = over // those that voted for this process went elsewhere
+		m.hooks.Lost(now)
+		return
+	}
 	if m.lead.splitHeard++; b.number <= 1 && m.lead.splitHeard <= splitPatience {
 		return // it is alone, and about to dissolve
 	}
@@ -264,7 +269,12 @@ func (m *Machine) found(now clock.Time) {
 	m.court(now, m.out.System, nil)
 	m.oracle, m.turn = []core.Address{m.cfg.Self}, 0
 	m.heardAt = now
-	m.cons = found(m.cfg.Self, NewRegistry(m.cfg.Low, m.cfg.Count))
+	reg := NewRegistry(m.cfg.Low, m.cfg.Count)
+	if len(m.cfg.Hosts) > 1 && !m.cfg.FastStart {
+		reg.wants = len(m.cfg.Hosts)/2 + 1
+	}
+	m.polls.short = reg.wants > 0
+	m.cons = found(m.cfg.Self, reg)
 	m.settle(now) // become the leader first
 	m.enlist(now)
 	m.settle(now)

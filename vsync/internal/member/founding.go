@@ -18,6 +18,10 @@ import (
 // was given to another one, and of two founders at most one has a majority. A host with several processes counts when
 // all of them that are heard agree; they are taken to reach the same hosts. Guarded by the simulator's checker single-primary.
 //
+// A founder may be cut off just then, before those that voted for it are in its system, and lose their votes to another
+// one. So its ORACLE lets nobody join a group before processes on a majority of the hosts are in the system: no view is
+// ever made in a system that a minority founded. When such a founder hears of the other system it gives its own up.
+//
 // What is not remembered: a process that ended has forgotten its vote.
 
 // ballotsMax is how many processes' votes are kept.
@@ -38,6 +42,7 @@ type election struct {
 	echo    uint64       // stamp of the choice's last beacon
 	heardAt clock.Time   // when that came
 	ballots []ballot
+	short   bool       // this process founded a system that lacks hosts
 	warnAt  clock.Time // when to say what founding waits for
 }
 
@@ -124,6 +129,16 @@ func (m *Machine) supporters(now clock.Time) (hosts []string) {
 		}
 	}
 	return hosts
+}
+
+// complete asks again for what the ORACLE did not do for want of hosts, when they are there.
+func (m *Machine) complete(now clock.Time) {
+	if m.polls.short && m.cons != nil && m.cons.Registry.wants == 0 {
+		m.polls.short = false
+		if m.retryAt != clock.Never {
+			m.retryAt = now
+		}
+	}
 }
 
 // explain says once in a search what founding a system waits for.

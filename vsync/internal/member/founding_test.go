@@ -15,7 +15,7 @@ func listed(i, n int) func(*Config) {
 			c.Hosts = append(c.Hosts, fmt.Sprint("host", k))
 		}
 		if i < n {
-			c.Host = c.Hosts[i]
+			c.Host, c.Self.IP[15] = c.Hosts[i], byte(1+i)
 		} else {
 			c.Eligible = false
 		}
@@ -87,6 +87,54 @@ func TestFounderDiesBefore(t *testing.T) {
 	w.run(5 * time.Second)
 	if count, none := w.systems(); count != 1 || none != 0 {
 		t.Errorf("%d systems, %d processes in none", count, none)
+	}
+}
+
+// A founder that is cut off just when it has the votes makes no view, whoever asks it; the others, who found a system
+// without it, do. It gives its own system up when it hears of theirs.
+func TestFounderIsCutOff(t *testing.T) {
+	for _, follower := range []bool{false, true} { // one of five is on the founder's side
+		w := newNet(t)
+		for i := range 5 {
+			w.start(listed(i, 5))
+			w.run(3 * time.Millisecond) // they do not send at the same time
+		}
+		for n := 0; w.sites[0].m.cons == nil; n++ {
+			if n > 10_000 {
+				t.Fatal("nobody founds a system")
+			}
+			w.run(100 * time.Microsecond)
+		}
+		mine, others := []int{0}, []int{1, 2, 3, 4}
+		if follower {
+			mine, others = []int{0, 1}, []int{2, 3, 4}
+		}
+		w.divide(mine, others, true)
+		w.run(5 * time.Second)
+		if count, _ := w.systems(); count != 2 {
+			t.Fatalf("%d systems: the founder was to be alone in one", count)
+		}
+		for _, i := range []int{0, 4} {
+			w.sites[i].m.Join(w.now, Command{Group: "g", Who: w.sites[i].self, Handle: 1})
+		}
+		w.run(5 * time.Second)
+		if v := w.sites[0].view["g"]; v != nil {
+			t.Errorf("the minority made view %v", v.View)
+		}
+		if w.sites[4].view["g"] == nil {
+			t.Errorf("the majority made no view: %s", w.sites[4].m.Dump())
+		}
+		w.divide(mine, others, false)
+		w.run(8 * time.Second)
+		for _, i := range mine {
+			x := w.sites[i]
+			if x.m.Active() && x.out.System != w.sites[4].out.System {
+				t.Errorf("process %d goes on in the minority's system: %s, %q", i, x.m.Dump(), x.said)
+			}
+			if !x.m.Active() && !x.heard("lost") {
+				t.Errorf("process %d belongs to no system: %s", i, x.m.Dump())
+			}
+		}
 	}
 }
 

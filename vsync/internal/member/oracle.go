@@ -135,6 +135,7 @@ func (m *Machine) drain(now clock.Time) {
 		m.lead.epoch = max(m.lead.epoch, m.cons.Registry.base+a.Index)
 	}
 	if leading && len(applied) > 0 {
+		m.complete(now)
 		m.assignWatchers(now)
 		m.rebalance(now)
 	}

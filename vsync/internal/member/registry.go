@@ -69,6 +69,7 @@ type Registry struct {
 	span    channelRange
 	part    uint32 // of a divided system; 0 while it is whole
 	base    uint64 // added to the log's indices, which begin anew in each part
+	wants   int    // hosts with processes that may serve until which nobody joins a group; 0 from then on
 }
 
 type channelRange struct{ low, count uint32 }
@@ -150,6 +151,8 @@ func (r *Registry) Apply(c *Command) []Effect {
 		switch {
 		case p == nil && c.Op != opAdd:
 			return nil
+		case c.Op == opJoin && r.wants > 0:
+			return nil // it is asked again
 		case p != nil && c.Number <= p.lastDone:
 			if c.Number == p.lastDone && p.answer != (answer{}) {
 				e := Effect{Kind: EffectRefused, Who: c.By, Group: p.answer.group, Refusal: p.answer.refusal,
@@ -216,7 +219,21 @@ func (r *Registry) add(c *Command) []Effect {
 		return nil
 	}
 	r.procs = append(r.procs, process{addr: c.Who, eligible: c.Eligible})
+	if r.wants > 0 && r.hosts() >= r.wants {
+		r.wants = 0
+	}
 	return []Effect{{Kind: EffectAdded, Who: c.Who}}
+}
+
+// hosts returns on how many hosts there are processes that may serve.
+func (r *Registry) hosts() int {
+	seen := map[[16]byte]bool{}
+	for i := range r.procs {
+		if p := &r.procs[i]; p.eligible {
+			seen[p.addr.IP] = true
+		}
+	}
+	return len(seen)
 }
 
 // remove takes a process out of the system and out of all its groups. Every group that it touches gets a new proposal

@@ -2,6 +2,7 @@ package member
 
 import (
 	"errors"
+	"math"
 	"slices"
 
 	"github.com/khamsin-io/khamsin/dataplane"
@@ -17,6 +18,7 @@ func (r *Registry) Encode() []byte {
 	w.Uint(uint64(r.span.count))
 	w.Uint(uint64(r.part))
 	w.Uint(r.base)
+	w.Uint(uint64(r.wants))
 	w.Addresses(r.removed)
 	pdu.AppendCharges(&w, r.charges)
 	w.Uint(uint64(len(r.procs)))
@@ -71,7 +73,7 @@ func DecodeRegistry(b []byte) (*Registry, error) {
 	rd := pdu.NewReader(b)
 	r := NewRegistry(0, 1)
 	r.nextLid, r.span.low, r.span.count = uint32(rd.Uint()), uint32(rd.Uint()), uint32(rd.Uint())
-	r.part, r.base = uint32(rd.Uint()), rd.Uint()
+	r.part, r.base, r.wants = uint32(rd.Uint()), rd.Uint(), int(rd.Uint()&math.MaxInt32)
 	r.removed, r.charges = rd.Addresses(), pdu.ReadCharges(rd)
 	for range rd.Count(core.AddressLen) {
 		r.procs = append(r.procs, process{

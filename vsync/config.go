@@ -20,7 +20,7 @@ type Config struct {
 
 	Transport  TransportFactory // how packets travel; nil means ByNetwork
 	Network    Network          // which packets may go where; the default is UDP with IP multicast
-	Interfaces []string         // network interfaces to talk on; the default is loopback only
+	Interfaces []string         // network interfaces to talk on, see WithInterfaces; the default is loopback only
 	TTL        int              // multicast hops: 0 stays on this host; -1 means 0 on loopback and 1 elsewhere
 	GroupPort  uint16           // UDP port of multicasts, the same in all processes of a system
 	PeerPort   uint16           // first UDP port tried for point-to-point traffic; later processes take following ones

@@ -15,7 +15,7 @@ import (
 // this version does not have yet, unless they ask for what it does anyway.
 //
 //	ISIS_ORACLESIZE                        processes that run the membership service: 1, 3, 5 or 7
-//	ISIS_NETWORK_INTERFACES                interfaces to talk on, separated by commas
+//	ISIS_NETWORK_INTERFACES                interfaces to talk on, separated by commas; the default is loopback only
 //	ISIS_PORTNO, alias ISIS_GROUPPORT      UDP port of multicasts
 //	ISIS_PORTNOp                           first UDP port for point-to-point traffic
 //	ISIS_TTL                               multicast hops, 0 to 255
@@ -25,10 +25,10 @@ import (
 //	ISIS_UNICAST_ONLY                      no multicast: UDP and a tree of relays
 //	ISIS_TCP_ONLY                          neither multicast nor UDP: TCP and a tree of relays
 //	ISIS_TCP_DIRECT                        with ISIS_TCP_ONLY: no tree, everybody is connected with everybody
-//	ISIS_HOSTS                             where processes look for each other without multicast, with commas
+//	ISIS_HOSTS                             where the membership service may be, with commas; a majority founds it
 //	ISIS_MCRANGE_LOW, ISIS_MCRANGE_HIGH    multicast addresses, as offsets in 239.0.0.0/8
 //	ISIS_MAXIPMCADDRS                      how many of them are used
-//	ISIS_SUBNET, ISIS_NETMASK              select interfaces by their masked address
+//	ISIS_SUBNET, ISIS_NETMASK              select interfaces by their masked address; both 0: all that are up
 //	ISIS_SKIP_FIRSTINTERFACE               leave out the first of them
 //	ISIS_IGNOREPARTITIONS                  go on without a majority of the membership service
 //	ISIS_MUTE                              report nothing

@@ -83,8 +83,8 @@ func TestConfigFromFile(t *testing.T) {
 	got, standard := reflect.ValueOf(c), reflect.ValueOf(DefaultConfig())
 	for i := range got.NumField() {
 		switch name := got.Type().Field(i).Name; name {
-		case "Transport", "Logger", "OnPanic", "Types", "noLog", "choice", "hints", "key", "listed", "host", // not of a file
-			"FastStart": // against Eligible
+		case "Transport", "Logger", "OnPanic", "Types", "noLog", "choice", "hints", "key", "listed", "host",
+			"FastStart": // the former not of a file, the last against Eligible
 		default:
 			if reflect.DeepEqual(got.Field(i).Interface(), standard.Field(i).Interface()) {
 				t.Errorf("no key changed %s", name)

@@ -100,7 +100,9 @@ func TestMinorityOfHostsFoundsNothing(t *testing.T) {
 		few := []string{l.hosts[0].Port, l.hosts[1].Port}
 		bridge.Run("nft", "add table bridge cut")
 		bridge.Run("nft", "add chain bridge cut f { type filter hook forward priority 0; }")
-		for _, rule := range []string{"iifname { %s } oifname != { %s } drop", "iifname != { %s } oifname { %s } drop"} {
+		for _, rule := range []string{
+			"iifname { %s } oifname != { %s } drop", "iifname != { %s } oifname { %s } drop",
+		} {
 			bridge.Run("nft", "add rule bridge cut f "+strings.ReplaceAll(rule, "%s", strings.Join(few, ", ")))
 		}
 		var minority []started

@@ -79,7 +79,8 @@ func (n *Network) validate() error {
 	if n.Netmask.IsValid() {
 		lone = n.Netmask
 	}
-	check(n.Subnet.IsValid() == n.Netmask.IsValid() || lone.IsUnspecified(), "Subnet and Netmask belong together: one of them is missing")
+	check(n.Subnet.IsValid() == n.Netmask.IsValid() || lone.IsUnspecified(),
+		"Subnet and Netmask belong together: one of them is missing")
 	for _, h := range n.Hosts {
 		check(h != "" && !strings.ContainsAny(h, " \t/,"), "host %q is no name or address", h)
 	}
@@ -314,7 +315,7 @@ func (c *Config) interfaces() ([]string, error) {
 		names = names[1:]
 	}
 	if len(names) == 0 {
-		return nil, fmt.Errorf("interfaces: none is left of %v with subnet %v, netmask %v and the first one skipped: %v",
+		return nil, fmt.Errorf("interfaces: none is left of %v with subnet %v, netmask %v and the first skipped: %v",
 			c.Interfaces, c.Network.Subnet, c.Network.Netmask, c.Network.SkipFirst)
 	}
 	return names, nil

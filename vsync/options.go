@@ -43,7 +43,8 @@ func WithStatus(dir string) Option { return set(func(c *Config) { c.StatusDir = 
 // WithTransport says how packets travel: UDP(), the default, or Mem of a network shared by several systems.
 func WithTransport(f TransportFactory) Option { return set(func(c *Config) { c.Transport = f }) }
 
-// WithInterfaces names the network interfaces to talk on. The default is loopback only.
+// WithInterfaces names the network interfaces to talk on. The default is loopback only. Several can be used over UDP:
+// multicasts leave by all of them, and a process is known by its address on the first one.
 func WithInterfaces(names ...string) Option { return set(func(c *Config) { c.Interfaces = names }) }
 
 // WithTTL sets the hops a multicast may travel, 0 to 255. The default is 0 on loopback and 1 on named interfaces.

@@ -9,10 +9,10 @@ import (
 	"github.com/khamsin-io/khamsin/internal/netns"
 )
 
-// A larger system is cut into parts that have nothing in common: on the same hosts, with the same name of the system and
-// of the group, but with ports of their own. Each part has its own ORACLE, and its group has the members and messages
-// of the part alone. The loss of one part's whole ORACLE is nothing to the other, and no packet of one reaches the
-// other.
+// A larger system is cut into parts that have nothing in common: on the same hosts, with the same name of the system
+// and of the group, but with ports of their own. Each part has its own ORACLE, and its group has the members and
+// messages of the part alone. The loss of one part's whole ORACLE is nothing to the other, and no packet of one reaches
+// the other.
 //
 // rows: ORC-20, NET-06
 func TestPartsWithPortsOfTheirOwn(t *testing.T) {

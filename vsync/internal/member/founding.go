@@ -16,13 +16,15 @@ import (
 // for voteHold. A vote repeats the stamp of the last beacon that it answers, and counts for voteFresh after that was
 // sent, by the clock of the process that sent it. So however long packets take, no vote counts for a process after it
 // was given to another one, and of two founders at most one has a majority. A host with several processes counts when
-// all of them that are heard agree; they are taken to reach the same hosts. Guarded by the simulator's checker single-primary.
+// all of them that are heard agree; they are taken to reach the same hosts. Guarded by the simulator's checker
+// single-primary.
 //
 // A founder may be cut off just then, before those that voted for it are in its system, and lose their votes to another
 // one. So its ORACLE lets nobody join a group before processes on a majority of the hosts are in the system: no view is
 // ever made in a system that a minority founded. When such a founder hears of the other system it gives its own up.
 //
-// What is not remembered: a process that ended has forgotten its vote.
+// What is left: a process that ended has forgotten its vote, and one whose request to be taken in arrived, but not the
+// answer, looks for a system again when it has waited in vain.
 
 // ballotsMax is how many processes' votes are kept.
 const ballotsMax = 256

@@ -190,9 +190,9 @@ int kh_create_ud(void *pd, void *scq, void *rcq, void *srq, int depth, uint32_t 
 	}
 }
 
-int kh_create_rc(void *pd, void *cq, int send_depth, int recv_depth, void **qp) {
+int kh_create_rc(void *pd, void *scq, void *rcq, void *srq, int send_depth, int recv_depth, void **qp) {
 	struct ibv_qp_init_attr attr = {
-		.send_cq = cq, .recv_cq = cq, .qp_type = IBV_QPT_RC,
+		.send_cq = scq, .recv_cq = rcq, .srq = srq, .qp_type = IBV_QPT_RC,
 		.cap = {.max_send_wr = send_depth, .max_send_sge = 1, .max_recv_wr = recv_depth, .max_recv_sge = 1},
 	};
 	return made(lib_ibv_create_qp(pd, &attr), qp);
@@ -230,9 +230,10 @@ int kh_ud_ready(void *qp, uint8_t port, uint32_t qkey) {
 int kh_ud_resume(void *qp) { return to_state(qp, IBV_QPS_RTS); }
 int kh_fail(void *qp) { return to_state(qp, IBV_QPS_ERR); }
 
-int kh_rc_init(void *qp, uint8_t port) {
+int kh_rc_init(void *qp, uint8_t port, int remote_write) {
 	struct ibv_qp_attr attr = {
-		.qp_state = IBV_QPS_INIT, .pkey_index = 0, .port_num = port, .qp_access_flags = IBV_ACCESS_REMOTE_WRITE,
+		.qp_state = IBV_QPS_INIT, .pkey_index = 0, .port_num = port,
+		.qp_access_flags = remote_write ? IBV_ACCESS_REMOTE_WRITE : 0,
 	};
 	return code(lib_ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS));
 }
@@ -301,8 +302,12 @@ static void fill(const kh_wr *w, struct ibv_send_wr *to, struct ibv_sge *sge) {
 	if (w->flags & KH_INLINE)
 		to->send_flags |= IBV_SEND_INLINE;
 	switch (w->op) {
+	case KH_FRAME:
+		to->opcode = IBV_WR_SEND;
+		return;
 	case KH_SEND:
-		to->opcode = IBV_WR_SEND_WITH_IMM;
+	case KH_TELL:
+		to->opcode = w->op == KH_SEND ? IBV_WR_SEND_WITH_IMM : IBV_WR_SEND;
 		to->imm_data = htonl(w->imm);
 		to->wr.ud.ah = (struct ibv_ah *)(uintptr_t)w->ah;
 		to->wr.ud.remote_qpn = w->qpn;
@@ -346,7 +351,7 @@ static int poll(struct ibv_cq *cq, kh_wc *out, int max) {
 		for (int i = 0; i < k; i++) {
 			uint32_t flags = (wc[i].wc_flags & IBV_WC_GRH ? KH_GRH : 0) | (wc[i].wc_flags & IBV_WC_WITH_IMM ? KH_IMM : 0);
 			out[total + i] = (kh_wc){
-				.id = wc[i].wr_id, .status = wc[i].status, .op = wc[i].opcode, .len = wc[i].byte_len,
+				.id = wc[i].wr_id, .status = wc[i].status, .pair = wc[i].qp_num, .len = wc[i].byte_len,
 				.qpn = wc[i].src_qp, .imm = ntohl(wc[i].imm_data), .flags = flags,
 			};
 		}

@@ -69,7 +69,11 @@ func pattern(n, size int) []byte {
 // frame returns a frame that holds payload.
 func (st *station) frame(payload []byte) frame.Frame {
 	st.tb.Helper()
-	f, ok := st.Arena().Tx().Get()
+	pool := st.Arena().Tx()
+	if len(payload) > st.caps.MTU {
+		pool = st.Arena().LargeTx()
+	}
+	f, ok := pool.Get()
 	if !ok {
 		st.tb.Fatalf("no frame to send with; %d outstanding", st.Arena().Outstanding())
 	}

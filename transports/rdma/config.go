@@ -30,10 +30,17 @@ const (
 	DefaultInline       = 128
 	DefaultTxChunks     = 4096
 	DefaultRxRuns       = 4096
+	DefaultLargeTx      = 64
+	DefaultLargeRx      = 64
+	DefaultLargeDepth   = 64
+	DefaultLanes        = 64
 	DepthMax            = 1 << 15
 	ChannelsMax         = 1024
 	InlineMax           = 1024
 	TTLMax              = 255
+	LargeMax            = 1 << 20
+	LargeDepthMax       = 4096
+	LanesMax            = 1024
 
 	grhBytes    = 40         // what the device writes in front of a datagram
 	qkeyBase    = 0x4b680000 // Q_Keys: the highest bit must be 0, the lower half is the group port
@@ -69,6 +76,16 @@ type Config struct {
 	// MTU is the largest payload in bytes. Default: the port's MTU, or what a chunk of the arena holds if that is less.
 	MTU int
 
+	// Large is the largest payload in bytes to one process, up to LargeMax: those above the MTU go by a lane, which is a
+	// reliable queue pair to that process. Zero: there are none. A device that copies nothing into work requests has none
+	// either: see Caps.
+	Large int
+
+	// LargeDepth is how many large frames may wait for Receive, from all senders together: beyond that they are slowed
+	// down. Lanes is how many processes can be sent large frames to at the same time, and how many can send some here;
+	// the lane used last is given up for another.
+	LargeDepth, Lanes int
+
 	// SendDepth is how many packets may be on their way through the device; more is back-pressure. ReceiveDepth is how
 	// many may wait for Receive; what comes beyond them is lost, and only the device counts it.
 	SendDepth, ReceiveDepth int
@@ -78,8 +95,9 @@ type Config struct {
 	Inline int
 
 	// Arena sizes the frames. RxRuns are those that the users of Receive can hold; ReceiveDepth more are added for the
-	// device. Default: chunks that hold a headroom and the MTU, DefaultTxChunks and DefaultRxRuns of them. All of it is
-	// pinned in memory: see docs/rdma.md for limits.
+	// device. Default: chunks that hold a headroom and the MTU, DefaultTxChunks and DefaultRxRuns of them; with Large, runs
+	// that hold it, DefaultLargeTx and DefaultLargeRx of them, and LargeDepth more for the device. All of it is pinned in
+	// memory: see docs/rdma.md for limits.
 	Arena frame.Config
 
 	// Log is told of failed and repaired queue pairs. Default: nothing is logged.
@@ -105,6 +123,9 @@ func (c Config) validate() error {
 	check("Channels", c.Channels, ChannelsMax)
 	check("TTL", c.TTL, TTLMax)
 	check("MTU", c.MTU, 4096)
+	check("Large", c.Large, LargeMax)
+	check("LargeDepth", c.LargeDepth, LargeDepthMax)
+	check("Lanes", c.Lanes, LanesMax)
 	check("SendDepth", c.SendDepth, DepthMax)
 	check("ReceiveDepth", c.ReceiveDepth, DepthMax)
 	if c.Inline > InlineMax {
@@ -138,7 +159,23 @@ func (c Config) withDefaults(portMTU int) Config {
 	setDefault(&a.RxRuns, DefaultRxRuns)
 	setDefault(&a.RunChunks, (a.Headroom+portMTU+a.ChunkSize-1)/a.ChunkSize) // the longest datagram that can come
 	a.RxRuns += c.ReceiveDepth
+	c.setLarge()
 	return c
+}
+
+// setLarge fills in what large frames need.
+func (c *Config) setLarge() {
+	a := &c.Arena
+	if c.Large == 0 {
+		c.LargeDepth, c.Lanes, a.LargeTx, a.LargeRx = 0, 0, 0, 0
+		return
+	}
+	setDefault(&c.LargeDepth, DefaultLargeDepth)
+	setDefault(&c.Lanes, DefaultLanes)
+	setDefault(&a.LargeRun, (a.Headroom+c.Large+a.ChunkSize-1)/a.ChunkSize)
+	setDefault(&a.LargeTx, DefaultLargeTx)
+	setDefault(&a.LargeRx, DefaultLargeRx)
+	a.LargeRx += c.LargeDepth
 }
 
 // checkSizes reports sizes that do not fit each other or the port. Defaults are filled in.
@@ -155,6 +192,11 @@ func (c Config) checkSizes(portMTU int) error {
 			c.MTU, portMTU)
 	case room < c.MTU:
 		return fmt.Errorf("rdma: MTU %d does not fit the %d bytes behind a chunk's headroom", c.MTU, room)
+	case c.Large > 0 && c.Large <= c.MTU:
+		return fmt.Errorf("rdma: Large %d is not above the MTU of %d: leave it 0, or raise it", c.Large, c.MTU)
+	case c.Large > c.Arena.LargeRun*c.Arena.ChunkSize-c.Arena.Headroom && c.Large > 0:
+		return fmt.Errorf("rdma: %d chunks of %d bytes do not hold a frame of %d: set Arena.LargeRun", c.Arena.LargeRun,
+			c.Arena.ChunkSize, c.Large)
 	case c.Arena.RunChunks*c.Arena.ChunkSize-c.Arena.Headroom < portMTU:
 		// A datagram longer than its buffer would be an error of the queue pair, and anybody can send one.
 		return fmt.Errorf("rdma: %d chunks of %d bytes do not hold the longest datagram, of %d: set Arena.RunChunks",
@@ -180,4 +222,8 @@ type VerbsStats struct {
 	Signalled    uint64 // of them, that asked for a completion
 	Buffers      uint64 // posted to receive in
 	Repairs      uint64 // of the queue pair, after a failure
+	Lanes        uint64 // opened for large frames
+	LaneFailures uint64 // of lanes that were not answered, broke, or stood still
+	LargeSent    uint64 // large frames posted
+	LargeCame    uint64 // large frames received
 }

@@ -52,6 +52,7 @@ func factory(tb testing.TB, without string) transporttest.World {
 	if without == "inline" {
 		base.Inline = -1
 	}
+	large := without == "" || without == "inline"
 	return transporttest.World{
 		Open: func(tb testing.TB, o transporttest.Options) dataplane.Transport {
 			tb.Helper()
@@ -60,6 +61,10 @@ func factory(tb testing.TB, without string) transporttest.World {
 			cfg.Arena = frame.Config{TxChunks: o.Tx, RxRuns: o.Rx}
 			if o.Rx == 0 {
 				cfg.Arena.RxRuns = 256
+			}
+			if large {
+				cfg.Large, cfg.LargeDepth = 16<<10, 16
+				cfg.Arena.LargeTx, cfg.Arena.LargeRx = 48, 32
 			}
 			if without != "inline" { // with it, frames of the port's MTU
 				cfg.MTU, cfg.Arena.ChunkSize, cfg.Arena.RunChunks = 1400, 2048, 3

@@ -43,6 +43,7 @@ type Transport struct {
 	groups  groups
 	shut    bool
 	sided   oneSided
+	keeper  *keeper // of lanes; nil without large frames
 
 	_       counters.Pad
 	sending sync.Mutex // held by Send
@@ -109,8 +110,9 @@ func (t *Transport) open(cfg Config) (err error) {
 	}
 	t.cfg.SendDepth = min(t.cfg.SendDepth, int(t.device.attr.max_qp_wr))
 	t.cfg.ReceiveDepth = min(t.cfg.ReceiveDepth, int(t.device.attr.max_srq_wr))
+	t.cfg.LargeDepth = min(t.cfg.LargeDepth, int(t.device.attr.max_srq_wr))
 	t.caps = dataplane.Caps{
-		Name: "rdma", MTU: t.cfg.MTU, Batch: batchMax, ZeroCopy: true, BusyPoll: true,
+		Name: "rdma", MTU: t.cfg.MTU, Large: t.cfg.Large, Batch: batchMax, ZeroCopy: true, BusyPoll: true,
 		Multicast: t.cfg.GroupPort != 0 && t.gid.addr.Is4In6() && t.gid.kind == typeRoCE2,
 	}
 	t.caps.LoopsBack = t.caps.Multicast
@@ -126,6 +128,9 @@ func (t *Transport) open(cfg Config) (err error) {
 	if err := t.openPair(); err != nil {
 		return err
 	}
+	if err := t.openLanes(); err != nil {
+		return err
+	}
 	if t.caps.Multicast {
 		if err := t.groups.open(t.cfg); err != nil {
 			return err
@@ -135,12 +140,18 @@ func (t *Transport) open(cfg Config) (err error) {
 	if err := t.waiter.init(); err != nil {
 		return fmt.Errorf("rdma: eventfd: %w", err)
 	}
-	return t.receiver.prime()
+	if err := t.receiver.prime(); err != nil {
+		return err
+	}
+	if t.keeper != nil {
+		t.keeper.start()
+	}
+	return nil
 }
 
 // openPair makes the queues and the queue pair of the datagrams.
 func (t *Transport) openPair() (err error) {
-	if t.receiver.queue, err = t.device.openQueue(t.cfg.ReceiveDepth, nil); err != nil {
+	if t.receiver.queue, err = t.device.openQueue(t.cfg.ReceiveDepth+t.cfg.LargeDepth, nil); err != nil {
 		return err
 	}
 	if t.sender.queue, err = t.device.openQueue(t.cfg.SendDepth, t.receiver.queue.channel); err != nil {
@@ -151,6 +162,9 @@ func (t *Transport) openPair() (err error) {
 		return err
 	}
 	inline := C.uint32_t(t.cfg.Inline)
+	if t.cfg.Large > 0 {
+		inline = max(inline, laneWordBytes)
+	}
 	errno = C.kh_create_ud(t.device.pd, t.sender.queue.cq, t.receiver.queue.cq, t.srq, C.int(t.cfg.SendDepth), &inline,
 		&t.pair)
 	if err := fault("queue pair", errno); err != nil {
@@ -160,10 +174,17 @@ func (t *Transport) openPair() (err error) {
 		return err
 	}
 	t.local = dataplane.Endpoint{IP: t.gid.addr.As16(), Port: uint32(C.kh_qp_num(t.pair))}
-	t.sender.init(t, int(inline))
+	if t.cfg.Large > 0 && inline < laneWordBytes {
+		t.log.Warn("rdma: no frames above the MTU: the device copies nothing into work requests", "local", t.local)
+		t.caps.Large = 0
+	}
+	t.sender.init(t, min(int(inline), t.cfg.Inline))
 	t.receiver.init(t)
 	return nil
 }
+
+// large tells whether there are frames above the MTU.
+func (t *Transport) large() bool { return t.caps.Large > 0 }
 
 // Caps says what the transport can do.
 func (t *Transport) Caps() dataplane.Caps { return t.caps }
@@ -265,6 +286,10 @@ func (t *Transport) Verbs() VerbsStats {
 		Signalled:    s.signalled.Load(),
 		Buffers:      r.buffers.Load(),
 		Repairs:      s.repairs.Load(),
+		Lanes:        s.opened.Load(),
+		LaneFailures: s.laneFailures.Load(),
+		LargeSent:    s.largeSent.Load(),
+		LargeCame:    r.largeCame.Load(),
 	}
 }
 
@@ -287,11 +312,17 @@ func (t *Transport) Close() error {
 // release gives back what open acquired.
 func (t *Transport) release() error {
 	var errs []error
+	if t.keeper != nil {
+		errs = append(errs, t.keeper.close())
+	}
 	errs = append(errs, t.detachAll(), t.groups.close(), closePair(t.pair))
 	if t.srq != nil {
 		errs = append(errs, fault("shared receive queue", C.kh_destroy_srq(t.srq)))
 	}
-	errs = append(errs, closeQueue(t.sender.queue.cq), closeQueue(t.receiver.queue.cq))
+	if t.receiver.large.srq != nil {
+		errs = append(errs, fault("shared receive queue", C.kh_destroy_srq(t.receiver.large.srq)))
+	}
+	errs = append(errs, closeQueue(t.sender.lanes.queue.cq), closeQueue(t.sender.queue.cq), closeQueue(t.receiver.queue.cq))
 	errs = append(errs, closeChannel(t.receiver.queue.channel))
 	errs = append(errs, t.sender.close())
 	t.receiver.close()

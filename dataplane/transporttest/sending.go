@@ -51,7 +51,11 @@ func testSizes(s *scene) {
 // A frame above the MTU is refused, and stays with the caller.
 func testTooLarge(s *scene) {
 	a, b := s.pair()
-	f := a.frame(nil)
+	size := 0
+	if a.caps.Large > 0 { // there are larger frames
+		size = a.caps.MTU + 1
+	}
+	f := a.frame(make([]byte, size))
 	f.Off = 0 // there may be no other room for it
 	most := max(a.caps.MTU, a.caps.Large)
 	f.Len = uint32(most + 1)

@@ -70,8 +70,8 @@ type lanes struct {
 	turn     uint64
 	inFlight int        // frames with the device
 	watched  bool       // the keeper looks again soon
-	evicting clock.Time // when a lane was last given up for another
-	leaving  bool       // and whether it is still there
+	full     clock.Time // since when there has been no room for a lane that was wanted; 0: there was
+	leaving  bool       // a lane is being given up for another
 	keeper   *keeper
 	letter   handle // laneWordBytes in the memory of C
 }
@@ -91,8 +91,10 @@ func (ls *lanes) find(to dataplane.Endpoint) *lane {
 	}
 	l := ls.table[to]
 	if l == nil {
-		if len(ls.table) >= ls.s.t.cfg.Lanes && !ls.evict() {
-			return nil
+		if len(ls.table) >= ls.s.t.cfg.Lanes {
+			if ls.reap(); !ls.evict() {
+				return nil
+			}
 		}
 		ls.serial++
 		l = &lane{to: to, serial: ls.serial, moved: ls.s.t.clock.Now()}
@@ -130,7 +132,7 @@ func (ls *lanes) evict() bool {
 		return true
 	}
 	if !ls.leaving {
-		ls.leaving, ls.evicting = true, ls.s.t.clock.Now()
+		ls.leaving = true
 		ls.fail(oldest, nil)
 	}
 	return false
@@ -160,8 +162,12 @@ func (ls *lanes) push(to dataplane.Endpoint, f frame.Frame) (ok, held bool) {
 	now := ls.s.t.clock.Now()
 	l := ls.find(to)
 	if l == nil {
-		return false, ls.leaving && now < ls.evicting.Add(pathPatience)
+		if ls.full == 0 {
+			ls.full = now
+		}
+		return false, now < ls.full.Add(pathPatience)
 	}
+	ls.full = 0
 	if l.state == laneNone {
 		if now < l.until {
 			return false, false

@@ -209,9 +209,11 @@ func TestDefaults(t *testing.T) {
 		}
 	}
 	for want, cfg := range map[string]Config{
-		"MTU 2000 is above the 1024": {MTU: 2000},
-		"Headroom 10":                {Arena: frame.Config{Headroom: 10}},
-		"longest datagram":           {MTU: 100, Arena: frame.Config{ChunkSize: 1024, RunChunks: 1}},
+		"MTU 2000 is above the 1024":  {MTU: 2000},
+		"Headroom 10":                 {Arena: frame.Config{Headroom: 10}},
+		"Large 1000 is not above":     {Large: 1000},
+		"do not hold a frame of 9000": {Large: 9000, Arena: frame.Config{LargeRun: 4}},
+		"longest datagram":            {MTU: 100, Arena: frame.Config{ChunkSize: 1024, RunChunks: 1}},
 	} {
 		cfg.Device = "x"
 		if err := cfg.withDefaults(1024).checkSizes(1024); err == nil || !strings.Contains(err.Error(), want) {
@@ -257,10 +259,55 @@ func TestExchangeRecords(t *testing.T) {
 	}
 }
 
+func testAsk() laneWord {
+	return laneWord{kind: laneAsk, attempt: 1<<63 + 5, number: 77, psn: psnMax, large: LargeMax, port: 4711}
+}
+
+// Words about lanes are what they were before they travelled, and nothing else is one.
+func TestLaneWords(t *testing.T) {
+	answer := testAsk()
+	answer.kind, answer.port = laneAnswer, 0
+	for _, w := range []laneWord{testAsk(), answer, {kind: laneEnd, attempt: 9}} {
+		var b [laneWordBytes]byte
+		w.put(b[:])
+		if got, ok := parseLaneWord(b[:]); !ok || got != w {
+			t.Errorf("%+v became %+v, %v", w, got, ok)
+		}
+		for _, short := range [][]byte{nil, b[:31], append(b[:], 0)} {
+			if _, ok := parseLaneWord(short); ok {
+				t.Errorf("%d bytes are a word", len(short))
+			}
+		}
+	}
+	for _, change := range []func(w *laneWord){
+		func(w *laneWord) { w.kind = 0 },
+		func(w *laneWord) { w.kind = 4 },
+		func(w *laneWord) { w.kind = laneEnd },
+		func(w *laneWord) { w.kind = laneAnswer },
+		func(w *laneWord) { w.number = 0 },
+		func(w *laneWord) { w.number = qpNumberMax },
+		func(w *laneWord) { w.psn = psnMax + 1 },
+		func(w *laneWord) { w.large = 0 },
+		func(w *laneWord) { w.large = LargeMax + 1 },
+		func(w *laneWord) { w.port = 0 },
+	} {
+		w := testAsk()
+		change(&w)
+		var b [laneWordBytes]byte
+		w.put(b[:])
+		if got, ok := parseLaneWord(b[:]); ok {
+			t.Errorf("%+v is a word", got)
+		}
+	}
+}
+
 // Whatever comes by the socket or from an application is a record or an error, and a record says the same again.
 func FuzzExchange(f *testing.F) {
 	k, h := testKey(), hello{pair: testPair()}
-	for _, b := range [][]byte{k.marshal(), h.marshal(), marshalWelcome(testPair()), nil} {
+	var ask [laneWordBytes]byte
+	w := testAsk()
+	w.put(ask[:])
+	for _, b := range [][]byte{k.marshal(), h.marshal(), marshalWelcome(testPair()), ask[:], nil} {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -272,6 +319,12 @@ func FuzzExchange(f *testing.F) {
 		}
 		if p, err := parseWelcome(b); err == nil && !bytes.Equal(marshalWelcome(p), b) {
 			t.Errorf("welcome %x became %x", b, marshalWelcome(p))
+		}
+		if w, ok := parseLaneWord(b); ok {
+			var again [laneWordBytes]byte
+			if w.put(again[:]); !bytes.Equal(again[:], b) {
+				t.Errorf("word %x became %x", b, again)
+			}
 		}
 		if len(b) >= grhBytes {
 			for _, ipv4 := range []bool{false, true} {

@@ -52,7 +52,6 @@ func factory(tb testing.TB, without string) transporttest.World {
 	if without == "inline" {
 		base.Inline = -1
 	}
-	large := without == "" || without == "inline"
 	return transporttest.World{
 		Open: func(tb testing.TB, o transporttest.Options) dataplane.Transport {
 			tb.Helper()
@@ -62,7 +61,7 @@ func factory(tb testing.TB, without string) transporttest.World {
 			if o.Rx == 0 {
 				cfg.Arena.RxRuns = 256
 			}
-			if large {
+			if without == "" { // the other runs are without large frames
 				cfg.Large, cfg.LargeDepth = 16<<10, 16
 				cfg.Arena.LargeTx, cfg.Arena.LargeRx = 48, 32
 			}

@@ -169,7 +169,7 @@ func (g *guests) open(from dataplane.Endpoint, w laneWord) (*guest, error) {
 		return nil, err
 	}
 	psn := randomPSN()
-	if err := g.t.connectPair(qp, psn, pairInfo{gid: from.IP, number: w.number, psn: w.psn}); err != nil {
+	if err := g.t.connectPair(qp, psn, pairInfo{gid: from.IP, number: w.number, psn: w.psn}, laneTimer); err != nil {
 		return nil, errors.Join(err, closePair(qp))
 	}
 	number := uint32(C.kh_qp_num(qp))

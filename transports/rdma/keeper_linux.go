@@ -299,7 +299,7 @@ func (k *keeper) connect(from dataplane.Endpoint, w laneWord) {
 		return
 	}
 	// Under the lock, for frames wait for it anyway; it is two calls of the kernel.
-	if err := k.t.connectPair(l.pair, l.psn, pairInfo{gid: l.to.IP, number: w.number, psn: w.psn}); err != nil {
+	if err := k.t.connectPair(l.pair, l.psn, pairInfo{gid: l.to.IP, number: w.number, psn: w.psn}, laneTimer); err != nil {
 		s.lanes.fail(l, fmt.Errorf("to %v: %w", l.to, err))
 		return
 	}

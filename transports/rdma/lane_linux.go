@@ -17,6 +17,12 @@ import (
 const (
 	laneDepth = 16 // frames that are on one lane at a time
 
+	// laneTimer is the retransmission timer: 67 ms, so that after six retries a lane breaks in half a second, which costs
+	// less than waiting longer, for it is made anew. lanePatience is longer: how long a full lane without progress, or the
+	// want of room for another lane, holds the sender up before frames are dropped.
+	laneTimer    = 14
+	lanePatience = 600 * time.Millisecond
+
 	// laneStall is how long a lane may make no progress until it is given up. A device alone never does when the receiver
 	// lives but takes nothing; who is dead is for others to say.
 	laneStall = 10 * time.Second
@@ -165,7 +171,7 @@ func (ls *lanes) push(to dataplane.Endpoint, f frame.Frame) (ok, held bool) {
 		if ls.full == 0 {
 			ls.full = now
 		}
-		return false, now < ls.full.Add(pathPatience)
+		return false, now < ls.full.Add(lanePatience)
 	}
 	ls.full = 0
 	if l.state == laneNone {
@@ -182,7 +188,7 @@ func (ls *lanes) push(to dataplane.Endpoint, f frame.Frame) (ok, held bool) {
 		ls.reap()
 	}
 	if l.tail-l.head == laneDepth || l.state == laneBroken {
-		return false, now < l.moved.Add(pathPatience)
+		return false, now < l.moved.Add(lanePatience)
 	}
 	if l.head == l.tail {
 		l.moved = now

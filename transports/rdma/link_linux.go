@@ -83,15 +83,16 @@ func randomPSN() uint32 {
 
 // connect readies the queue pair to send to, and to receive from, the other side.
 func (l *link) connect(peer pairInfo) error {
-	return l.t.connectPair(l.pair, l.self.psn, peer)
+	return l.t.connectPair(l.pair, l.self.psn, peer, retryTimer)
 }
 
-// connectPair readies a reliable queue pair whose own packets begin with a number.
-func (t *Transport) connectPair(qp handle, psn uint32, peer pairInfo) error {
+// connectPair readies a reliable queue pair whose own packets begin with a number, and are sent again after a timer of
+// 4.096 µs * 2^timer.
+func (t *Transport) connectPair(qp handle, psn uint32, peer pairInfo, timer uint8) error {
 	p := t.device.destination(peer.gid, t.gid.index, t.cfg.TTL)
 	p.qpn, p.psn, p.my_psn = C.uint32_t(peer.number), C.uint32_t(peer.psn), C.uint32_t(psn)
 	p.mtu = t.device.attr.mtu
-	p.timeout, p.retry, p.rnr_retry = retryTimer, retryCount, retryReady
+	p.timeout, p.retry, p.rnr_retry = C.uint8_t(timer), retryCount, retryReady
 	return fault("connect queue pair", C.kh_rc_connect(qp, p))
 }
 

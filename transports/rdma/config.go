@@ -49,6 +49,16 @@ const (
 	chunkMax    = 8192 // of the default arena: holds the headroom and the largest MTU of a port
 )
 
+// Join is how a transport makes the network deliver a channel.
+type Join int
+
+// Ways to join.
+const (
+	JoinAuto    Join = iota // JoinSocket over RoCE v2, JoinManager over InfiniBand
+	JoinSocket              // an ordinary socket joins, by IGMP; RoCE v2 only
+	JoinManager             // the kernel's RDMA connection manager does: on InfiniBand by the subnet manager, on RoCE by IGMP
+)
+
 // Config says how a transport is opened. Zero fields take their defaults; Device or Interface must be given.
 type Config struct {
 	// Device is the RDMA device, such as "mlx5_0". Default: the one that belongs to Interface.
@@ -69,6 +79,9 @@ type Config struct {
 
 	// Channels is how many channels can be subscribed at the same time, up to ChannelsMax. Default DefaultChannels.
 	Channels int
+
+	// Join is how channels are joined. Default JoinAuto.
+	Join Join
 
 	// TTL is how many networks packets may enter, the hop limit of every packet: 1 to TTLMax. Zero is 1.
 	TTL int
@@ -121,6 +134,7 @@ func (c Config) validate() error {
 	}
 	check("PhysPort", c.PhysPort, 255)
 	check("Channels", c.Channels, ChannelsMax)
+	check("Join", int(c.Join), int(JoinManager))
 	check("TTL", c.TTL, TTLMax)
 	check("MTU", c.MTU, 4096)
 	check("Large", c.Large, LargeMax)

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/khamsin-io/khamsin/dataplane"
 )
 
@@ -93,6 +95,42 @@ func TestForeignDatagrams(t *testing.T) {
 	if st.ReceiveOversize != 3 || st.ReceiveUndersize != 1 || st.ReceivedPackets != 1 || st.ReceiveDropped != 0 {
 		t.Errorf("%+v", st)
 	}
+}
+
+// Channels that the connection manager joins are received as those that a socket joins, and by nobody else; as many as
+// are configured, and again after leaving.
+func TestJoinByManager(t *testing.T) {
+	byManager := func(c *Config) { c.Join, c.Channels = JoinManager, 3 }
+	a, b, c := openUntilEnd(t, nil), openUntilEnd(t, byManager), openUntilEnd(t, byManager)
+	for ch := dataplane.Channel(1); ch <= 3; ch++ {
+		if err := errors.Join(b.Subscribe(ch), b.Subscribe(ch)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Subscribe(4); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Subscribe(5); !errors.Is(err, unix.ENOBUFS) {
+		t.Errorf("a fourth channel: %v", err)
+	}
+	for range 2 {
+		for ch := dataplane.Channel(1); ch <= 3; ch++ {
+			exchangeOne(t, a, b, ch)
+		}
+		exchangeOne(t, a, c, 4)
+		if err := errors.Join(b.Unsubscribe(2), b.Subscribe(2)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := c.Stats().ReceivedPackets; got != 2 {
+		t.Errorf("%d packets came to the one with another channel", got)
+	}
+	if err := b.Unsubscribe(1); err != nil {
+		t.Fatal(err)
+	}
+	sendAll(t, a, []dataplane.Packet{{Frame: filled(t, a, 1, 30), Channel: 1}})
+	exchangeOne(t, a, b, 0) // the first that comes is not the one by the channel
+	drain(t, c)
 }
 
 // Without a group port there is no multicast, and it is said.

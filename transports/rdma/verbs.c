@@ -242,6 +242,7 @@ int kh_rc_init(void *qp, uint8_t port, int remote_write) {
 static struct ibv_ah_attr path(const kh_peer *p) {
 	struct ibv_ah_attr at = {
 		.is_global = 1, .port_num = p->port, .grh = {.sgid_index = p->sgid_index, .hop_limit = p->hop_limit},
+		.dlid = p->dlid, .sl = p->sl, .static_rate = p->rate,
 	};
 	memcpy(at.grh.dgid.raw, p->dgid, sizeof at.grh.dgid.raw);
 	return at;
@@ -279,16 +280,16 @@ int kh_create_ah(void *pd, const kh_peer *p, void **ah) {
 
 int kh_destroy_ah(void *ah) { return code(lib_ibv_destroy_ah(ah)); }
 
-int kh_attach(void *qp, const uint8_t *gid) {
+int kh_attach(void *qp, const uint8_t *gid, uint16_t lid) {
 	union ibv_gid g;
 	memcpy(g.raw, gid, sizeof g.raw);
-	return code(lib_ibv_attach_mcast(qp, &g, 0));
+	return code(lib_ibv_attach_mcast(qp, &g, lid));
 }
 
-int kh_detach(void *qp, const uint8_t *gid) {
+int kh_detach(void *qp, const uint8_t *gid, uint16_t lid) {
 	union ibv_gid g;
 	memcpy(g.raw, gid, sizeof g.raw);
-	return code(lib_ibv_detach_mcast(qp, &g, 0));
+	return code(lib_ibv_detach_mcast(qp, &g, lid));
 }
 
 enum { CHAIN = 64 }; // work requests that are linked and posted at a time

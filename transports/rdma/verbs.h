@@ -63,6 +63,8 @@ typedef struct {
 	uint8_t dgid[16];
 	uint32_t qpn, psn, my_psn, mtu;
 	uint8_t port, sgid_index, hop_limit, timeout, retry, rnr_retry;
+	uint16_t dlid;   // InfiniBand: the destination's lid
+	uint8_t sl, rate; // and of the way there, service level and rate
 } kh_peer;
 
 // Every function that returns int returns 0 or a positive errno, unless it says otherwise.
@@ -111,8 +113,8 @@ int kh_rc_connect(void *qp, const kh_peer *p);
 
 int kh_create_ah(void *pd, const kh_peer *p, void **ah);
 int kh_destroy_ah(void *ah);
-int kh_attach(void *qp, const uint8_t *gid);
-int kh_detach(void *qp, const uint8_t *gid);
+int kh_attach(void *qp, const uint8_t *gid, uint16_t lid); // InfiniBand: the group's lid
+int kh_detach(void *qp, const uint8_t *gid, uint16_t lid);
 
 // Posts n work requests, then takes up to max completions of cq, in one call. posted says how many were posted;
 // when those are not all, *err is the errno of the next one. Returns how many completions, or a negative errno.

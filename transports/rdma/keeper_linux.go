@@ -58,7 +58,7 @@ func (t *Transport) openLanes() (err error) {
 	if !t.large() {
 		return nil
 	}
-	socket, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(t.gid.addr.Unmap(), 0)))
+	socket, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(t.ip, 0)))
 	if err != nil {
 		t.log.Warn("rdma: no frames above the MTU, for want of a socket for their lanes", "error", err)
 		t.caps.Large = 0

@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"syscall"
 	"time"
@@ -90,6 +91,12 @@ func (l *link) connect(peer pairInfo) error {
 // 4.096 µs * 2^timer.
 func (t *Transport) connectPair(qp handle, psn uint32, peer pairInfo, timer uint8) error {
 	p := t.device.destination(peer.gid, t.gid.index, t.cfg.TTL)
+	if t.infiniband() {
+		if p.dlid = C.uint16_t(t.lids.of(peer.gid)); p.dlid == 0 {
+			return fmt.Errorf("rdma: nothing was heard yet of %v, so its local identifier is not known",
+				netip.AddrFrom16(peer.gid))
+		}
+	}
 	p.qpn, p.psn, p.my_psn = C.uint32_t(peer.number), C.uint32_t(peer.psn), C.uint32_t(psn)
 	p.mtu = t.device.attr.mtu
 	p.timeout, p.retry, p.rnr_retry = C.uint8_t(timer), retryCount, retryReady

@@ -83,6 +83,7 @@ func TestChooseGID(t *testing.T) {
 		{roce, "eth2", netip.Addr{}, -1},
 		{roce, "eth1", netip.MustParseAddr("10.9.9.9"), -1},
 		{infiniband, "ib0", netip.Addr{}, 0},
+		{infiniband, "ib0", netip.MustParseAddr("10.0.0.1"), 0}, // it is not the address of a port there
 		{nil, "", netip.Addr{}, -1},
 	} {
 		list, err := readGIDs(writeGIDs(t, append(tc.list, gid{7, netip.IPv6Unspecified(), "", ""})...), "dev0", 1)
@@ -135,6 +136,7 @@ func TestReadHeader(t *testing.T) {
 		{"10.0.0.1", "224.0.0.1", false, 0},
 		{"fe80::1", "fe80::2", true, 0},
 		{"fe80::1", "ff02::1", false, 0},
+		{"fe80::1", "ff12:4001:ffff::f00:7", true, 7},
 	} {
 		ipv4 := netip.MustParseAddr(tc.from).Is4()
 		o := readHeader(packet(tc.from, tc.to), ipv4)
@@ -345,6 +347,29 @@ func joinedEvent(number uint64, event, status uint32, group string) []byte {
 	binary.NativeEndian.PutUint16(b[52:], 0xc003)
 	b[54], b[56] = 2, 3
 	return b
+}
+
+// The identifier of a host is the one that it was last heard with, and there is no limit to how many can be heard.
+func TestLIDs(t *testing.T) {
+	var l lids
+	a, b := [16]byte{15: 1}, [16]byte{15: 2}
+	if l.of(a) != 0 {
+		t.Error("an identifier of a host that was not heard")
+	}
+	l.learn(a, 5)
+	l.learn(a, 5)
+	l.learn(b, 6)
+	l.learn(a, 7)
+	l.learn(a, 0) // it came by a way without
+	if l.of(a) != 7 || l.of(b) != 6 {
+		t.Errorf("%d and %d", l.of(a), l.of(b))
+	}
+	for i := range 4 * lidsMax {
+		l.learn([16]byte{byte(i >> 8), byte(i), 15: 9}, uint16(1+i))
+	}
+	if len(l.table) > lidsMax {
+		t.Errorf("%d are remembered", len(l.table))
+	}
 }
 
 // What the connection manager says of a join is read as it is laid out, and what it refuses is an error.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -29,6 +30,8 @@ type Transport struct {
 	caps   dataplane.Caps
 	local  dataplane.Endpoint
 	gid    gid
+	ip     netip.Addr // of sockets
+	lids   lids
 	arena  *frame.Arena
 	clock  clock.Source
 	log    *slog.Logger
@@ -105,6 +108,9 @@ func (t *Transport) open(cfg Config) (err error) {
 	}
 	portMTU := int(t.device.attr.mtu)
 	t.cfg = cfg.withDefaults(portMTU)
+	if err := t.settle(); err != nil {
+		return err
+	}
 	if err := t.cfg.checkSizes(portMTU); err != nil {
 		return err
 	}
@@ -113,7 +119,7 @@ func (t *Transport) open(cfg Config) (err error) {
 	t.cfg.LargeDepth = min(t.cfg.LargeDepth, int(t.device.attr.max_srq_wr))
 	t.caps = dataplane.Caps{
 		Name: "rdma", MTU: t.cfg.MTU, Large: t.cfg.Large, Batch: batchMax, ZeroCopy: true, BusyPoll: true,
-		Multicast: t.cfg.GroupPort != 0 && t.gid.addr.Is4In6() && t.gid.kind == typeRoCE2,
+		Multicast: t.cfg.GroupPort != 0 && (t.infiniband() || t.gid.addr.Is4In6() && t.gid.kind == typeRoCE2),
 	}
 	t.caps.LoopsBack = t.caps.Multicast
 	if t.cfg.GroupPort != 0 && !t.caps.Multicast {
@@ -147,6 +153,32 @@ func (t *Transport) open(cfg Config) (err error) {
 		t.keeper.start()
 	}
 	return nil
+}
+
+// infiniband tells whether the port is one of InfiniBand proper, not of RoCE.
+func (t *Transport) infiniband() bool { return t.device.attr.link_layer == linkInfiniBand }
+
+// settle settles what depends on the kind of network.
+func (t *Transport) settle() (err error) {
+	t.ip = t.gid.addr.Unmap()
+	if !t.infiniband() {
+		if t.cfg.Join == JoinAuto {
+			t.cfg.Join = JoinSocket
+		}
+		return nil
+	}
+	t.log.Warn("rdma: this is InfiniBand proper, which the transport has never run on: see docs/rdma.md",
+		"device", t.cfg.Device)
+	switch {
+	case t.cfg.Join == JoinSocket:
+		return errors.New("rdma: JoinSocket is for RoCE: a socket joins no group of InfiniBand")
+	case t.cfg.Large > 0:
+		return errors.New("rdma: Large is for RoCE: lanes are not made over InfiniBand yet")
+	}
+	t.cfg.Join = JoinManager
+	t.lids.learn(t.gid.addr.As16(), uint16(t.device.attr.lid))
+	t.ip, err = ipOf(t.cfg.Interface, t.cfg.LocalIP)
+	return err
 }
 
 // openPair makes the queues and the queue pair of the datagrams.

@@ -126,7 +126,9 @@ func (m *manager) close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	_, err := m.ask("destroy", func(answer uint64) []byte { return ucmDestroyCommand(answer, m.id) })
-	return errors.Join(err, unix.Close(m.fd))
+	err = errors.Join(err, unix.Close(m.fd))
+	m.fd = -1 // whoever comes late fails
+	return err
 }
 
 // managed is a channel that was joined through the manager.

@@ -115,7 +115,7 @@ int kh_query(void *ctx, uint8_t port, kh_port *out) {
 	if (ret)
 		return ret;
 	*out = (kh_port){
-		.state = at.state, .mtu = 128u << at.active_mtu, .max_msg = at.max_msg_sz, .link_layer = at.link_layer,
+		.state = at.state, .mtu = 128u << at.active_mtu, .max_msg = at.max_msg_sz, .link_layer = at.link_layer, .lid = at.lid,
 		.max_qp_wr = dev.max_qp_wr, .max_srq_wr = dev.max_srq_wr, .max_cqe = dev.max_cqe,
 		.max_mcast_grp = dev.max_mcast_grp,
 	};
@@ -353,7 +353,7 @@ static int poll(struct ibv_cq *cq, kh_wc *out, int max) {
 			uint32_t flags = (wc[i].wc_flags & IBV_WC_GRH ? KH_GRH : 0) | (wc[i].wc_flags & IBV_WC_WITH_IMM ? KH_IMM : 0);
 			out[total + i] = (kh_wc){
 				.id = wc[i].wr_id, .status = wc[i].status, .pair = wc[i].qp_num, .len = wc[i].byte_len,
-				.qpn = wc[i].src_qp, .imm = ntohl(wc[i].imm_data), .flags = flags,
+				.qpn = wc[i].src_qp, .imm = ntohl(wc[i].imm_data), .flags = flags | (uint32_t)wc[i].slid << 16,
 			};
 		}
 		total += k;

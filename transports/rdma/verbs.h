@@ -44,7 +44,7 @@ typedef struct {
 	uint32_t len;
 	uint32_t qpn; // UD: of the sender
 	uint32_t imm;
-	uint32_t flags; // KH_GRH …
+	uint32_t flags; // KH_GRH …; the upper half is the lid of the sender
 } kh_wc;
 
 enum { KH_GRH = 1, KH_IMM = 2 };
@@ -54,7 +54,8 @@ typedef struct {
 	int32_t state; // 4 is active
 	uint32_t mtu;  // bytes
 	uint32_t max_msg;
-	uint32_t link_layer;
+	uint16_t link_layer; // 1 is InfiniBand
+	uint16_t lid;
 	int32_t max_qp_wr, max_srq_wr, max_cqe, max_mcast_grp;
 } kh_port;
 

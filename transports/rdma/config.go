@@ -33,14 +33,14 @@ const (
 	DefaultLargeTx      = 64
 	DefaultLargeRx      = 64
 	DefaultLargeDepth   = 64
-	DefaultLanes        = 64
+	DefaultRails        = 64
 	DepthMax            = 1 << 15
 	ChannelsMax         = 1024
 	InlineMax           = 1024
 	TTLMax              = 255
 	LargeMax            = 1 << 20
 	LargeDepthMax       = 4096
-	LanesMax            = 1024
+	RailsMax            = 1024
 
 	grhBytes    = 40         // what the device writes in front of a datagram
 	qkeyBase    = 0x4b680000 // Q_Keys: the highest bit must be 0, the lower half is the group port
@@ -89,15 +89,15 @@ type Config struct {
 	// MTU is the largest payload in bytes. Default: the port's MTU, or what a chunk of the arena holds if that is less.
 	MTU int
 
-	// Large is the largest payload in bytes to one process, up to LargeMax: those above the MTU go by a lane, which is a
+	// Large is the largest payload in bytes to one process, up to LargeMax: those above the MTU go by a rail, which is a
 	// reliable queue pair to that process. Zero: there are none. A device that copies nothing into work requests has none
 	// either: see Caps.
 	Large int
 
 	// LargeDepth is how many large frames may wait for Receive, from all senders together: beyond that they are slowed
-	// down. Lanes is how many processes can be sent large frames to at the same time, and how many can send some here;
-	// the lane used last is given up for another.
-	LargeDepth, Lanes int
+	// down. Rails is how many processes can be sent large frames to at the same time, and how many can send some here;
+	// the rail used last is given up for another.
+	LargeDepth, Rails int
 
 	// SendDepth is how many packets may be on their way through the device; more is back-pressure. ReceiveDepth is how
 	// many may wait for Receive; what comes beyond them is lost, and only the device counts it.
@@ -139,7 +139,7 @@ func (c Config) validate() error {
 	check("MTU", c.MTU, 4096)
 	check("Large", c.Large, LargeMax)
 	check("LargeDepth", c.LargeDepth, LargeDepthMax)
-	check("Lanes", c.Lanes, LanesMax)
+	check("Rails", c.Rails, RailsMax)
 	check("SendDepth", c.SendDepth, DepthMax)
 	check("ReceiveDepth", c.ReceiveDepth, DepthMax)
 	if c.Inline > InlineMax {
@@ -181,11 +181,11 @@ func (c Config) withDefaults(portMTU int) Config {
 func (c *Config) setLarge() {
 	a := &c.Arena
 	if c.Large == 0 {
-		c.LargeDepth, c.Lanes, a.LargeTx, a.LargeRx = 0, 0, 0, 0
+		c.LargeDepth, c.Rails, a.LargeTx, a.LargeRx = 0, 0, 0, 0
 		return
 	}
 	setDefault(&c.LargeDepth, DefaultLargeDepth)
-	setDefault(&c.Lanes, DefaultLanes)
+	setDefault(&c.Rails, DefaultRails)
 	setDefault(&a.LargeRun, (a.Headroom+c.Large+a.ChunkSize-1)/a.ChunkSize)
 	setDefault(&a.LargeTx, DefaultLargeTx)
 	setDefault(&a.LargeRx, DefaultLargeRx)
@@ -236,8 +236,8 @@ type VerbsStats struct {
 	Signalled    uint64 // of them, that asked for a completion
 	Buffers      uint64 // posted to receive in
 	Repairs      uint64 // of the queue pair, after a failure
-	Lanes        uint64 // opened for large frames
-	LaneFailures uint64 // of lanes that were not answered, broke, or stood still
+	Rails        uint64 // opened for large frames
+	RailFailures uint64 // of rails that were not answered, broke, or stood still
 	LargeSent    uint64 // large frames posted
 	LargeCame    uint64 // large frames received
 }

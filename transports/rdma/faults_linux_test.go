@@ -194,7 +194,7 @@ func TestConfigFaults(t *testing.T) {
 		{Config{Device: "x", MTU: 4097}, "MTU 4097"},
 		{Config{Device: "x", SendDepth: -1}, "SendDepth -1"},
 		{Config{Device: "x", TTL: 256}, "TTL 256"},
-		{Config{Device: "x", Large: LargeMax + 1, Lanes: -1, LargeDepth: -1}, "Large 1048577"},
+		{Config{Device: "x", Large: LargeMax + 1, Rails: -1, LargeDepth: -1}, "Large 1048577"},
 		{Config{Device: "x", Inline: 5000}, "Inline 5000"},
 	} {
 		if _, err := Open(tc.cfg); err == nil || !strings.Contains(err.Error(), tc.want) {

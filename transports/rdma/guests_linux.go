@@ -73,7 +73,7 @@ func (r *receiver) readLarge(wc *C.kh_wc, chunk uint32, p *dataplane.Packet) boo
 			r.oversize.Inc()
 		}
 		r.t.keeper.receive(letter{number: uint32(wc.pair)})
-	case !known: // of a lane that was given up
+	case !known: // of a rail that was given up
 		r.foreign.Inc()
 	case wc.len == 0:
 		r.undersize.Inc()
@@ -86,13 +86,13 @@ func (r *receiver) readLarge(wc *C.kh_wc, chunk uint32, p *dataplane.Packet) boo
 	return false
 }
 
-// guest is the receiving end of another process's lane.
+// guest is the receiving end of another process's rail.
 type guest struct {
 	from   dataplane.Endpoint
 	pair   handle
 	number uint32
-	ask    laneWord // what it was made for
-	answer laneWord
+	ask    railWord // what it was made for
+	answer railWord
 	used   uint64
 
 	leaving bool
@@ -132,7 +132,7 @@ func (g *guests) find(number uint32) (from dataplane.Endpoint, ok bool) {
 }
 
 // ask gives another process a queue pair to send to, in the place of the one that it had.
-func (g *guests) ask(from dataplane.Endpoint, w laneWord) {
+func (g *guests) ask(from dataplane.Endpoint, w railWord) {
 	g.mu.Lock()
 	old := g.byPeer[from]
 	if old != nil && old.ask == w {
@@ -143,7 +143,7 @@ func (g *guests) ask(from dataplane.Endpoint, w laneWord) {
 	if old != nil {
 		g.remove(old)
 	}
-	full := len(g.byPeer)+len(g.leaving) >= g.t.cfg.Lanes
+	full := len(g.byPeer)+len(g.leaving) >= g.t.cfg.Rails
 	g.mu.Unlock()
 	if full {
 		g.evict()
@@ -151,8 +151,8 @@ func (g *guests) ask(from dataplane.Endpoint, w laneWord) {
 	}
 	one, err := g.open(from, w)
 	if err != nil {
-		g.t.log.Warn("rdma: no lane for a process that asks for one", "from", from, "error", err)
-		g.t.keeper.answer(from, w, laneWord{kind: laneEnd, attempt: w.attempt})
+		g.t.log.Warn("rdma: no rail for a process that asks for one", "from", from, "error", err)
+		g.t.keeper.answer(from, w, railWord{kind: railEnd, attempt: w.attempt})
 		return
 	}
 	g.mu.Lock()
@@ -163,17 +163,17 @@ func (g *guests) ask(from dataplane.Endpoint, w laneWord) {
 	g.t.keeper.answer(from, w, one.answer)
 }
 
-func (g *guests) open(from dataplane.Endpoint, w laneWord) (*guest, error) {
-	qp, err := g.t.openLanePair(1)
+func (g *guests) open(from dataplane.Endpoint, w railWord) (*guest, error) {
+	qp, err := g.t.openRailPair(1)
 	if err != nil {
 		return nil, err
 	}
 	psn := randomPSN()
-	if err := g.t.connectPair(qp, psn, pairInfo{gid: from.IP, number: w.number, psn: w.psn}, laneTimer); err != nil {
+	if err := g.t.connectPair(qp, psn, pairInfo{gid: from.IP, number: w.number, psn: w.psn}, railTimer); err != nil {
 		return nil, errors.Join(err, closePair(qp))
 	}
 	number := uint32(C.kh_qp_num(qp))
-	answer := laneWord{kind: laneAnswer, attempt: w.attempt, number: number, psn: psn, large: uint32(g.t.caps.Large)}
+	answer := railWord{kind: railAnswer, attempt: w.attempt, number: number, psn: psn, large: uint32(g.t.caps.Large)}
 	return &guest{from: from, pair: qp, number: number, ask: w, answer: answer}, nil
 }
 
@@ -194,14 +194,14 @@ func (g *guests) evict() {
 	}
 	g.mu.Unlock()
 	if oldest != nil {
-		g.t.keeper.answer(oldest.from, oldest.ask, laneWord{kind: laneEnd, attempt: oldest.ask.attempt})
+		g.t.keeper.answer(oldest.from, oldest.ask, railWord{kind: railEnd, attempt: oldest.ask.attempt})
 	}
 }
 
 // remove ends a guest, which has not been ended before. What it sent is still received. The caller holds mu.
 func (g *guests) remove(one *guest) {
 	if err := failPair(one.pair); err != nil {
-		g.t.log.Warn("rdma: end of a lane", "from", one.from, "error", err)
+		g.t.log.Warn("rdma: end of a rail", "from", one.from, "error", err)
 	}
 	if g.byPeer[one.from] == one {
 		delete(g.byPeer, one.from)
@@ -230,8 +230,8 @@ func (g *guests) failed(number uint32) {
 	}
 	g.mu.Unlock()
 	if fresh {
-		g.t.log.Warn("rdma: the lane of large frames from a process failed", "from", one.from)
-		g.t.keeper.answer(one.from, one.ask, laneWord{kind: laneEnd, attempt: one.ask.attempt})
+		g.t.log.Warn("rdma: the rail of large frames from a process failed", "from", one.from)
+		g.t.keeper.answer(one.from, one.ask, railWord{kind: railEnd, attempt: one.ask.attempt})
 	}
 }
 
@@ -251,7 +251,7 @@ func (g *guests) bury() bool {
 		delete(g.byNumber, one.number)
 		g.mu.Unlock()
 		if err := closePair(one.pair); err != nil {
-			g.t.log.Warn("rdma: end of a lane", "from", one.from, "error", err)
+			g.t.log.Warn("rdma: end of a rail", "from", one.from, "error", err)
 		}
 	}
 	clear(g.leaving[len(left):])

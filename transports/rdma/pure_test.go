@@ -262,43 +262,43 @@ func TestExchangeRecords(t *testing.T) {
 	}
 }
 
-func testAsk() laneWord {
-	return laneWord{kind: laneAsk, attempt: 1<<63 + 5, number: 77, psn: psnMax, large: LargeMax, port: 4711}
+func testAsk() railWord {
+	return railWord{kind: railAsk, attempt: 1<<63 + 5, number: 77, psn: psnMax, large: LargeMax, port: 4711}
 }
 
-// Words about lanes are what they were before they travelled, and nothing else is one.
-func TestLaneWords(t *testing.T) {
+// Words about rails are what they were before they travelled, and nothing else is one.
+func TestRailWords(t *testing.T) {
 	answer := testAsk()
-	answer.kind, answer.port = laneAnswer, 0
-	for _, w := range []laneWord{testAsk(), answer, {kind: laneEnd, attempt: 9}} {
-		var b [laneWordBytes]byte
+	answer.kind, answer.port = railAnswer, 0
+	for _, w := range []railWord{testAsk(), answer, {kind: railEnd, attempt: 9}} {
+		var b [railWordBytes]byte
 		w.put(b[:])
-		if got, ok := parseLaneWord(b[:]); !ok || got != w {
+		if got, ok := parseRailWord(b[:]); !ok || got != w {
 			t.Errorf("%+v became %+v, %v", w, got, ok)
 		}
 		for _, short := range [][]byte{nil, b[:31], append(b[:], 0)} {
-			if _, ok := parseLaneWord(short); ok {
+			if _, ok := parseRailWord(short); ok {
 				t.Errorf("%d bytes are a word", len(short))
 			}
 		}
 	}
-	for _, change := range []func(w *laneWord){
-		func(w *laneWord) { w.kind = 0 },
-		func(w *laneWord) { w.kind = 4 },
-		func(w *laneWord) { w.kind = laneEnd },
-		func(w *laneWord) { w.kind = laneAnswer },
-		func(w *laneWord) { w.number = 0 },
-		func(w *laneWord) { w.number = qpNumberMax },
-		func(w *laneWord) { w.psn = psnMax + 1 },
-		func(w *laneWord) { w.large = 0 },
-		func(w *laneWord) { w.large = LargeMax + 1 },
-		func(w *laneWord) { w.port = 0 },
+	for _, change := range []func(w *railWord){
+		func(w *railWord) { w.kind = 0 },
+		func(w *railWord) { w.kind = 4 },
+		func(w *railWord) { w.kind = railEnd },
+		func(w *railWord) { w.kind = railAnswer },
+		func(w *railWord) { w.number = 0 },
+		func(w *railWord) { w.number = qpNumberMax },
+		func(w *railWord) { w.psn = psnMax + 1 },
+		func(w *railWord) { w.large = 0 },
+		func(w *railWord) { w.large = LargeMax + 1 },
+		func(w *railWord) { w.port = 0 },
 	} {
 		w := testAsk()
 		change(&w)
-		var b [laneWordBytes]byte
+		var b [railWordBytes]byte
 		w.put(b[:])
-		if got, ok := parseLaneWord(b[:]); ok {
+		if got, ok := parseRailWord(b[:]); ok {
 			t.Errorf("%+v is a word", got)
 		}
 	}
@@ -424,7 +424,7 @@ func TestConnectionManagerCommands(t *testing.T) {
 // Whatever comes by the socket or from an application is a record or an error, and a record says the same again.
 func FuzzExchange(f *testing.F) {
 	k, h := testKey(), hello{pair: testPair()}
-	var ask [laneWordBytes]byte
+	var ask [railWordBytes]byte
 	w := testAsk()
 	w.put(ask[:])
 	for _, b := range [][]byte{k.marshal(), h.marshal(), marshalWelcome(testPair()), ask[:], nil} {
@@ -440,8 +440,8 @@ func FuzzExchange(f *testing.F) {
 		if p, err := parseWelcome(b); err == nil && !bytes.Equal(marshalWelcome(p), b) {
 			t.Errorf("welcome %x became %x", b, marshalWelcome(p))
 		}
-		if w, ok := parseLaneWord(b); ok {
-			var again [laneWordBytes]byte
+		if w, ok := parseRailWord(b); ok {
+			var again [railWordBytes]byte
 			if w.put(again[:]); !bytes.Equal(again[:], b) {
 				t.Errorf("word %x became %x", b, again)
 			}

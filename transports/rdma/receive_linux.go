@@ -200,9 +200,9 @@ func (r *receiver) read(wc *C.kh_wc, chunk uint32, p *dataplane.Packet) bool {
 		r.t.lids.learn(o.source, uint16(wc.flags>>16))
 	}
 	from := dataplane.Endpoint{IP: o.source, Port: uint32(wc.qpn)}
-	if wc.flags&C.KH_IMM == 0 { // it has no number, so it is a word about lanes, or none of ours
+	if wc.flags&C.KH_IMM == 0 { // it has no number, so it is a word about rails, or none of ours
 		payload := r.t.arena.Bytes(frame.Frame{Chunk: chunk, Off: headroom, Len: uint32(wc.len) - grhBytes})
-		if w, ok := parseLaneWord(payload); !ok || o.channel != 0 || !r.t.keeper.receive(letter{from: from, word: w}) {
+		if w, ok := parseRailWord(payload); !ok || o.channel != 0 || !r.t.keeper.receive(letter{from: from, word: w}) {
 			r.foreign.Inc()
 		}
 		return false

@@ -30,7 +30,7 @@ type sender struct {
 	queue queue
 	board *board
 	paths paths
-	lanes lanes
+	rails rails
 	base  uintptr // of the arena
 	lkey  C.uint32_t
 
@@ -45,7 +45,7 @@ type sender struct {
 
 	packets, bytes, multicasts, dropped, posts           counters.Counter
 	calls, requests, inlined, signalled, repairs, failed counters.Counter
-	opened, laneFailures, largeSent                      counters.Counter
+	opened, railFailures, largeSent                      counters.Counter
 }
 
 func (s *sender) init(t *Transport, inlineMax int) {
@@ -77,13 +77,13 @@ func (s *sender) send(batch []dataplane.Packet) (int, error) {
 		}
 	}
 	if len(batch) == 0 {
-		s.lanes.reap()
+		s.rails.reap()
 	}
 	accepted := 0
 	for accepted < len(batch) && s.room() > 0 {
 		taken, staged, err := s.stage(batch[accepted:])
 		held := err == nil && taken < len(batch)-accepted && staged < batchMax // by a packet whose way is not known yet
-		s.lanes.flush()
+		s.rails.flush()
 		if staged > 0 {
 			if posting := s.submit(staged); err == nil {
 				err = posting
@@ -126,7 +126,7 @@ func (s *sender) stage(batch []dataplane.Packet) (taken, staged int, err error) 
 			return taken, staged, err
 		}
 		if int(p.Frame.Len) > s.t.cfg.MTU {
-			ok, held := s.lanes.push(p.To, p.Frame)
+			ok, held := s.rails.push(p.To, p.Frame)
 			if held {
 				return taken, staged, nil
 			}
@@ -306,8 +306,8 @@ func (s *sender) mend() error {
 	return nil
 }
 
-// tell sends a word about lanes. It returns false when that is not possible now. The caller holds mu.
-func (s *sender) tell(to dataplane.Endpoint, w laneWord) bool {
+// tell sends a word about rails. It returns false when that is not possible now. The caller holds mu.
+func (s *sender) tell(to dataplane.Endpoint, w railWord) bool {
 	ah, qpn, _ := s.destination(&dataplane.Packet{To: to})
 	if ah == 0 {
 		return false
@@ -317,9 +317,9 @@ func (s *sender) tell(to dataplane.Endpoint, w laneWord) bool {
 			return false
 		}
 	}
-	w.put(unsafe.Slice((*byte)(s.lanes.letter), laneWordBytes))
+	w.put(unsafe.Slice((*byte)(s.rails.letter), railWordBytes))
 	s.board.work[0] = C.kh_wr{
-		id: C.uint64_t(s.tail), addr: C.uint64_t(uintptr(s.lanes.letter)), len: laneWordBytes, ah: C.uint64_t(ah),
+		id: C.uint64_t(s.tail), addr: C.uint64_t(uintptr(s.rails.letter)), len: railWordBytes, ah: C.uint64_t(ah),
 		qpn: C.uint32_t(qpn), qkey: C.uint32_t(s.t.cfg.qkey()), op: C.KH_TELL, flags: C.KH_INLINE,
 	}
 	s.flight[s.tail%uint64(len(s.flight))] = frame.Frame{}
@@ -337,13 +337,13 @@ func (s *sender) reap() (busy bool, err error) {
 			return false, err
 		}
 	}
-	s.lanes.reap()
+	s.rails.reap()
 	if s.head != s.tail {
 		if err := s.submit(0); err != nil {
 			return false, err
 		}
 	}
-	return s.head != s.tail || s.lanes.inFlight > 0, nil
+	return s.head != s.tail || s.rails.inFlight > 0, nil
 }
 
 // close releases what the sender holds. The queue pair is gone.
@@ -352,7 +352,7 @@ func (s *sender) close() error {
 	for ; s.head < s.tail; s.head++ {
 		s.landed(s.head)
 	}
-	s.lanes.close()
+	s.rails.close()
 	errs = append(errs, s.paths.close())
 	if s.board != nil {
 		s.board.close()

@@ -46,7 +46,7 @@ type Transport struct {
 	groups  groups
 	shut    bool
 	sided   oneSided
-	keeper  *keeper // of lanes; nil without large frames
+	keeper  *keeper // of rails; nil without large frames
 
 	_       counters.Pad
 	sending sync.Mutex // held by Send
@@ -134,7 +134,7 @@ func (t *Transport) open(cfg Config) (err error) {
 	if err := t.openPair(); err != nil {
 		return err
 	}
-	if err := t.openLanes(); err != nil {
+	if err := t.openRails(); err != nil {
 		return err
 	}
 	if t.caps.Multicast {
@@ -173,7 +173,7 @@ func (t *Transport) settle() (err error) {
 	case t.cfg.Join == JoinSocket:
 		return errors.New("rdma: JoinSocket is for RoCE: a socket joins no group of InfiniBand")
 	case t.cfg.Large > 0:
-		return errors.New("rdma: Large is for RoCE: lanes are not made over InfiniBand yet")
+		return errors.New("rdma: Large is for RoCE: rails are not made over InfiniBand yet")
 	}
 	t.cfg.Join = JoinManager
 	t.lids.learn(t.gid.addr.As16(), uint16(t.device.attr.lid))
@@ -195,7 +195,7 @@ func (t *Transport) openPair() (err error) {
 	}
 	inline := C.uint32_t(t.cfg.Inline)
 	if t.cfg.Large > 0 {
-		inline = max(inline, laneWordBytes)
+		inline = max(inline, railWordBytes)
 	}
 	errno = C.kh_create_ud(t.device.pd, t.sender.queue.cq, t.receiver.queue.cq, t.srq, C.int(t.cfg.SendDepth), &inline,
 		&t.pair)
@@ -206,7 +206,7 @@ func (t *Transport) openPair() (err error) {
 		return err
 	}
 	t.local = dataplane.Endpoint{IP: t.gid.addr.As16(), Port: uint32(C.kh_qp_num(t.pair))}
-	if t.cfg.Large > 0 && inline < laneWordBytes {
+	if t.cfg.Large > 0 && inline < railWordBytes {
 		t.log.Warn("rdma: no frames above the MTU: the device copies nothing into work requests", "local", t.local)
 		t.caps.Large = 0
 	}
@@ -318,8 +318,8 @@ func (t *Transport) Verbs() VerbsStats {
 		Signalled:    s.signalled.Load(),
 		Buffers:      r.buffers.Load(),
 		Repairs:      s.repairs.Load(),
-		Lanes:        s.opened.Load(),
-		LaneFailures: s.laneFailures.Load(),
+		Rails:        s.opened.Load(),
+		RailFailures: s.railFailures.Load(),
 		LargeSent:    s.largeSent.Load(),
 		LargeCame:    r.largeCame.Load(),
 	}
@@ -354,7 +354,7 @@ func (t *Transport) release() error {
 	if t.receiver.large.srq != nil {
 		errs = append(errs, fault("shared receive queue", C.kh_destroy_srq(t.receiver.large.srq)))
 	}
-	errs = append(errs, closeQueue(t.sender.lanes.queue.cq), closeQueue(t.sender.queue.cq), closeQueue(t.receiver.queue.cq))
+	errs = append(errs, closeQueue(t.sender.rails.queue.cq), closeQueue(t.sender.queue.cq), closeQueue(t.receiver.queue.cq))
 	errs = append(errs, closeChannel(t.receiver.queue.channel))
 	errs = append(errs, t.sender.close())
 	t.receiver.close()

@@ -140,7 +140,7 @@ func (t *Transport) doze(batch []dataplane.Packet, now, deadline clock.Time) (in
 // armSender makes completions of frames that were sent end a sleep.
 func (t *Transport) armSender() error {
 	if t.large() {
-		if err := t.sender.lanes.queue.arm(); err != nil {
+		if err := t.sender.rails.queue.arm(); err != nil {
 			return err
 		}
 	}

@@ -91,9 +91,9 @@ func home(tr *Transport) bool {
 	return tr.Arena().LargeTx().Free() == tr.Arena().LargeTx().Cap()
 }
 
-// A lane whose queue pair fails, on either side, is made anew by the next frame, and every frame has either come or is
+// A rail whose queue pair fails, on either side, is made anew by the next frame, and every frame has either come or is
 // counted as lost.
-func TestLaneIsRebuilt(t *testing.T) {
+func TestRailIsRebuilt(t *testing.T) {
 	a, b := openUntilEnd(t, withLarge), openUntilEnd(t, withLarge)
 	sent, came := 0, 0
 	send := func(n int) {
@@ -108,7 +108,7 @@ func TestLaneIsRebuilt(t *testing.T) {
 		func() error {
 			a.sender.mu.Lock()
 			defer a.sender.mu.Unlock()
-			return failPair(a.sender.lanes.table[b.Local()].pair)
+			return failPair(a.sender.rails.table[b.Local()].pair)
 		},
 		func() error {
 			g := &b.keeper.guests
@@ -123,8 +123,8 @@ func TestLaneIsRebuilt(t *testing.T) {
 		}
 		send(5)
 		want := uint64(round + 1)
-		more := settle(t, "the lane has failed", func() bool {
-			return a.Verbs().LaneFailures >= want && home(a) && int(b.Verbs().LargeCame+a.Stats().SendDropped) >= sent
+		more := settle(t, "the rail has failed", func() bool {
+			return a.Verbs().RailFailures >= want && home(a) && int(b.Verbs().LargeCame+a.Stats().SendDropped) >= sent
 		}, a, b)
 		came += more[b]
 		before := came
@@ -132,17 +132,17 @@ func TestLaneIsRebuilt(t *testing.T) {
 		ready()
 		more = settle(t, "what is home has come", func() bool { return b.Verbs().LargeCame >= uint64(before+5) }, a, b)
 		if came += more[b]; came != before+5 {
-			t.Errorf("round %d: %d of 5 frames came by the new lane", round, came-before)
+			t.Errorf("round %d: %d of 5 frames came by the new rail", round, came-before)
 		}
 	}
-	if st, v := a.Stats(), a.Verbs(); came+int(st.SendDropped) < sent || v.Lanes != 5 || v.LaneFailures != 4 {
+	if st, v := a.Stats(), a.Verbs(); came+int(st.SendDropped) < sent || v.Rails != 5 || v.RailFailures != 4 {
 		t.Errorf("%d sent, %d came; %+v, %+v", sent, came, st, v)
 	}
 }
 
-// A process has no more lanes, in either direction, than it is told; the ones used last stay.
-func TestLanesAreBounded(t *testing.T) {
-	few := func(c *Config) { withLarge(c); c.Lanes = 2 }
+// A process has no more rails, in either direction, than it is told; the ones used last stay.
+func TestRailsAreBounded(t *testing.T) {
+	few := func(c *Config) { withLarge(c); c.Rails = 2 }
 	a := openUntilEnd(t, few)
 	var others []*Transport
 	for range 4 {
@@ -152,8 +152,8 @@ func TestLanesAreBounded(t *testing.T) {
 	for round := range 3 {
 		for _, to := range others {
 			came += sendLarge(t, a, to.Local(), 2, others...)
-			if n := len(a.sender.lanes.table); n > 2 {
-				t.Fatalf("round %d: %d lanes", round, n)
+			if n := len(a.sender.rails.table); n > 2 {
+				t.Fatalf("round %d: %d rails", round, n)
 			}
 		}
 	}
@@ -192,20 +192,20 @@ func TestLanesAreBounded(t *testing.T) {
 	}
 }
 
-// Words that belong to no lane change nothing, and strangers' are counted.
-func TestLaneStrangers(t *testing.T) {
+// Words that belong to no rail change nothing, and strangers' are counted.
+func TestRailStrangers(t *testing.T) {
 	a, b := openUntilEnd(t, withLarge), openUntilEnd(t, withLarge)
 	if came := sendLarge(t, a, b.Local(), 3, b); came < 3 {
 		settle(t, "all have come", func() bool { return b.Verbs().LargeCame == 3 }, b)
 	}
 	host := dataplane.Endpoint{IP: a.Local().IP}
-	for _, w := range []laneWord{
-		{kind: laneEnd, attempt: 1}, {kind: laneAnswer, attempt: 1, number: 5, psn: 6, large: 7},
+	for _, w := range []railWord{
+		{kind: railEnd, attempt: 1}, {kind: railAnswer, attempt: 1, number: 5, psn: 6, large: 7},
 	} {
 		a.keeper.receive(letter{from: host, word: w})
 		b.keeper.receive(letter{from: a.Local(), word: w})
 		a.sender.mu.Lock()
-		ok := a.sender.tell(b.Local(), laneWord{kind: 77, attempt: 1})
+		ok := a.sender.tell(b.Local(), railWord{kind: 77, attempt: 1})
 		a.sender.mu.Unlock()
 		if !ok {
 			t.Error("the word is not sent")
@@ -213,8 +213,8 @@ func TestLaneStrangers(t *testing.T) {
 	}
 	settle(t, "two words are no words", func() bool { return b.Stats().ReceiveForeign == 2 }, a, b)
 	sendLarge(t, a, b.Local(), 3, b)
-	settle(t, "the lane is as it was", func() bool { return b.Verbs().LargeCame == 6 }, a, b)
-	if v := a.Verbs(); v.Lanes != 1 || v.LaneFailures != 0 || v.LargeSent != 6 {
+	settle(t, "the rail is as it was", func() bool { return b.Verbs().LargeCame == 6 }, a, b)
+	if v := a.Verbs(); v.Rails != 1 || v.RailFailures != 0 || v.LargeSent != 6 {
 		t.Errorf("%+v", v)
 	}
 }
@@ -373,18 +373,18 @@ func killInFlight(t *testing.T, a, b *Transport, victim dataplane.Endpoint, kill
 			t.Fatal(err)
 		}
 		if sent == 20 {
-			kill() // with frames on the lane
+			kill() // with frames on the rail
 		}
 		if sent > 20 {
 			exchangeOne(t, a, b, 0)
 			small++
-			if a.Verbs().LaneFailures > 0 {
+			if a.Verbs().RailFailures > 0 {
 				stop++
 			}
 		}
 	}
-	settle(t, "the lane to the dead has failed and its frames are home", func() bool {
-		return a.Verbs().LaneFailures > 0 && a.Stats().SendDropped > 0 && home(a)
+	settle(t, "the rail to the dead has failed and its frames are home", func() bool {
+		return a.Verbs().RailFailures > 0 && a.Stats().SendDropped > 0 && home(a)
 	}, a)
 	t.Logf("MEASURED: a process was killed with large frames on their way to it: %d were counted as lost, and %d "+
 		"datagrams went to another process meanwhile", a.Stats().SendDropped, small)
@@ -392,13 +392,13 @@ func killInFlight(t *testing.T, a, b *Transport, victim dataplane.Endpoint, kill
 	before := a.Verbs()
 	sendLarge(t, a, to, 10)
 	settle(t, "all is sent to the next one", func() bool { return home(a) }, a)
-	if v := a.Verbs(); v.LaneFailures != before.LaneFailures && v.Lanes != before.Lanes+1 {
+	if v := a.Verbs(); v.RailFailures != before.RailFailures && v.Rails != before.Rails+1 {
 		t.Errorf("%+v, before %+v", v, before)
 	}
 }
 
 // A process that is killed with large frames on their way to it.
-func TestLaneToKilledProcess(t *testing.T) {
+func TestRailToKilledProcess(t *testing.T) {
 	a, b := openUntilEnd(t, withLarge), openUntilEnd(t, nil)
 	first := startChild(t)
 	var second *child

@@ -31,7 +31,7 @@ func TestPeersLarge(t *testing.T) {
 		v := tr.Verbs()
 		t.Logf("MEASURED: %d large frames of %d KiB over the wire in %.1fs (emulated): %d work requests, %d signalled",
 			total, testLarge>>10, took.Seconds(), v.WorkRequests, v.Signalled)
-		if st := tr.Stats(); st.SendDropped != 0 || v.LaneFailures != 0 || v.Lanes != 1 {
+		if st := tr.Stats(); st.SendDropped != 0 || v.RailFailures != 0 || v.Rails != 1 {
 			t.Errorf("%+v %+v", st, v)
 		}
 		p.tell(digest.Sum(nil))

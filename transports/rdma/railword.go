@@ -2,18 +2,18 @@ package rdma
 
 import "encoding/binary"
 
-// laneWord is what two transports tell each other of a lane. The side that sends frames asks, and ends, by a datagram
+// railWord is what two transports tell each other of a rail. The side that sends frames asks, and ends, by a datagram
 // without a number to the other's queue pair, all that it knows of it; the side that receives them answers, and ends, to
 // an ordinary UDP socket, so that a process need not be in Receive to learn it.
 //
 //	0     magic
 //	4     kind; the three bytes behind it are zero
-//	8     attempt: which one of the asker's lanes
+//	8     attempt: which one of the asker's rails
 //	16    number of the queue pair
 //	20    number of its first packet
 //	24    longest frame that the teller takes
 //	28    UDP port for the answer; the two bytes behind it are zero
-type laneWord struct {
+type railWord struct {
 	kind    uint8
 	attempt uint64
 	number  uint32
@@ -23,20 +23,20 @@ type laneWord struct {
 }
 
 const (
-	laneMagic     = 0x4b52574c
-	laneWordBytes = 32
+	railMagic     = 0x4b52574c
+	railWordBytes = 32
 )
 
 // Kinds of words.
 const (
-	laneAsk    = 1 // a sender has a queue pair, and wants one to connect it to
-	laneAnswer = 2 // here it is
-	laneEnd    = 3 // there is none, or no more
+	railAsk    = 1 // a sender has a queue pair, and wants one to connect it to
+	railAnswer = 2 // here it is
+	railEnd    = 3 // there is none, or no more
 )
 
-func (w *laneWord) put(b []byte) {
-	clear(b[:laneWordBytes])
-	binary.BigEndian.PutUint32(b, laneMagic)
+func (w *railWord) put(b []byte) {
+	clear(b[:railWordBytes])
+	binary.BigEndian.PutUint32(b, railMagic)
 	b[4] = w.kind
 	binary.BigEndian.PutUint64(b[8:], w.attempt)
 	binary.BigEndian.PutUint32(b[16:], w.number)
@@ -45,13 +45,13 @@ func (w *laneWord) put(b []byte) {
 	binary.BigEndian.PutUint16(b[28:], w.port)
 }
 
-// parseLaneWord reads a datagram's payload; false when it is no word.
-func parseLaneWord(b []byte) (w laneWord, ok bool) {
-	if len(b) != laneWordBytes || binary.BigEndian.Uint32(b) != laneMagic || b[5]|b[6]|b[7] != 0 ||
+// parseRailWord reads a datagram's payload; false when it is no word.
+func parseRailWord(b []byte) (w railWord, ok bool) {
+	if len(b) != railWordBytes || binary.BigEndian.Uint32(b) != railMagic || b[5]|b[6]|b[7] != 0 ||
 		b[30]|b[31] != 0 {
-		return laneWord{}, false
+		return railWord{}, false
 	}
-	w = laneWord{
+	w = railWord{
 		kind:    b[4],
 		attempt: binary.BigEndian.Uint64(b[8:]),
 		number:  binary.BigEndian.Uint32(b[16:]),
@@ -60,14 +60,14 @@ func parseLaneWord(b []byte) (w laneWord, ok bool) {
 		port:    binary.BigEndian.Uint16(b[28:]),
 	}
 	switch w.kind {
-	case laneAsk, laneAnswer:
+	case railAsk, railAnswer:
 		ok = w.number > 0 && w.number < qpNumberMax && w.psn <= psnMax && w.large > 0 && w.large <= LargeMax &&
-			w.port > 0 == (w.kind == laneAsk)
-	case laneEnd:
+			w.port > 0 == (w.kind == railAsk)
+	case railEnd:
 		ok = w.number|w.psn|w.large|uint32(w.port) == 0
 	}
 	if !ok {
-		return laneWord{}, false
+		return railWord{}, false
 	}
 	return w, true
 }

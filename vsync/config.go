@@ -45,6 +45,8 @@ type Config struct {
 	MaxUnstable int // packets of one sender in one group that not all members have acknowledged
 	MaxQueue    int // packets of one group that its handlers have not finished
 
+	MaxTransfers int // of bulk objects (package oob) that run at once in a group
+
 	// NoCompression sends messages as they are. Else those of 16 KiB and more that shrink by an eighth or more are
 	// compressed
 	NoCompression bool
@@ -121,6 +123,7 @@ func DefaultConfig() Config {
 		MaxMessage:      l.Message,
 		MaxUnstable:     l.Window,
 		MaxQueue:        l.Queue,
+		MaxTransfers:    4,
 		QueryTimeout:    15 * time.Second,
 		HandlerDeadline: 10 * time.Second,
 		Autotune:        true,
@@ -142,6 +145,7 @@ const (
 	socketBufferMin = 4 << 10
 	socketBufferMax = 1 << 30
 	batchMax        = 1024
+	transfersMax    = 256
 )
 
 // The manual's sizes of socket buffers, in packets of the longest kind.
@@ -208,6 +212,8 @@ func (c *Config) Validate() error {
 	check(c.MaxUnstable >= unstableMin && c.MaxUnstable <= unstableMax,
 		"MaxUnstable is %d, want %d to %d", c.MaxUnstable, unstableMin, unstableMax)
 	check(c.MaxQueue >= c.MaxUnstable, "MaxQueue is %d, want at least MaxUnstable, %d", c.MaxQueue, c.MaxUnstable)
+	check(c.MaxTransfers >= 1 && c.MaxTransfers <= transfersMax, "MaxTransfers is %d, want 1 to %d", c.MaxTransfers,
+		transfersMax)
 	check(c.HandlerDeadline >= time.Millisecond, "HandlerDeadline is %v, want a millisecond or more", c.HandlerDeadline)
 	check(c.HandlerLimit == 0 || c.HandlerLimit >= time.Millisecond,
 		"HandlerLimit is %v, want a millisecond or more, or 0", c.HandlerLimit)

@@ -74,7 +74,7 @@ func parameters() []parameter {
 		{"ISIS_DONT_COMPRESS", boolInto(func(c *Config) *bool { return &c.NoCompression })},
 		{"ISIS_LOGGED", readLogged},
 		{"ISIS_LOGDIR", readLogDir},
-		{"ISIS_OOBMAXIPMCADDRS", unsupported(atLeast(0), "4")},
+		{"ISIS_OOBMAXIPMCADDRS", intInto(func(c *Config) *int { return &c.MaxTransfers })},
 		{"ISIS_MCMDREPORTRATE", unsupported(atLeast(1), "")},
 		{"ISIS_TOKEN_DELAY", unsupported(atLeast(1), "")},
 		{"ISIS_UDPCHKSUM", onlyBool(true)},

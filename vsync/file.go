@@ -138,6 +138,7 @@ func fileKeys() []fileKey {
 		{"log_dir", textKey(func(c *Config) *string { return &c.LogDir })},
 		{"max_message", sizeKey(func(c *Config) *int { return &c.MaxMessage })},
 		{"max_unstable", numberKey(func(c *Config) *int { return &c.MaxUnstable })},
+		{"max_transfers", numberKey(func(c *Config) *int { return &c.MaxTransfers })},
 		{"max_queue", numberKey(func(c *Config) *int { return &c.MaxQueue })},
 		{"threading", wordKey(func(c *Config) *Threading { return &c.Threading }, Combining, EngineLoop)},
 		{"waiting", wordKey(func(c *Config) *Waiting { return &c.Waiting }, Adaptive, Block, BusyPoll)},

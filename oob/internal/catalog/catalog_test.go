@@ -1,0 +1,450 @@
+package catalog
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/khamsin-io/khamsin/vsync/core"
+)
+
+func address(n int) core.Address {
+	return core.Address{PID: uint32(n), Port: 1, AckPort: 2, Incarnation: uint64(n)}
+}
+
+func addresses(numbers ...int) []core.Address {
+	var list []core.Address
+	for _, n := range numbers {
+		list = append(list, address(n))
+	}
+	return list
+}
+
+func hello(cast bool) Command {
+	return Command{Kind: KindHello, Hello: Member{
+		IP: netip.MustParseAddr("10.0.0.1"), UDP: 5, TCP: 6, Unit: 1408, Cast: cast,
+	}}
+}
+
+// started returns a catalogue of members 1 to n that have said hello.
+func started(n, limit int) *Catalog {
+	c := New(limit)
+	var all []int
+	for i := range n {
+		all = append(all, i+1)
+	}
+	c.View(addresses(all...))
+	for _, a := range all {
+		c.Apply(address(a), []Command{hello(true)})
+	}
+	return c
+}
+
+func register(name string, size uint64) Command {
+	return Command{Kind: KindRegister, Name: name, Size: size, Digest: Digest{1}}
+}
+
+func replicate(request uint64, name string, to ...int) Command {
+	return Command{Kind: KindReplicate, Name: name, Request: request, List: addresses(to...)}
+}
+
+// arrive makes all targets of all running transfers get what they wait for.
+func arrive(c *Catalog) {
+	type got struct {
+		who   core.Address
+		items []Item
+	}
+	var all []got
+	for _, t := range c.Transfers() {
+		for _, a := range t.Targets {
+			all = append(all, got{a, t.Items})
+		}
+	}
+	for _, g := range all {
+		c.Apply(g.who, []Command{{Kind: KindHave, Items: g.items}})
+	}
+}
+
+func kinds(list []Outcome) (out []OutcomeKind) {
+	for _, o := range list {
+		out = append(out, o.Kind)
+	}
+	return out
+}
+
+func wantKinds(t *testing.T, what string, c *Catalog, want ...OutcomeKind) []Outcome {
+	t.Helper()
+	got := c.Take()
+	if !slices.Equal(kinds(got), want) {
+		t.Errorf("%s: outcomes %+v, want kinds %v", what, got, want)
+	}
+	return got
+}
+
+// rows: OOB-06, OOB-07, OOB-08, OOB-09, OOB-10, OOB-11, OOB-26
+func TestPattern(t *testing.T) {
+	c := started(4, 4)
+	c.Apply(address(1), []Command{register("f", 100)})
+	wantKinds(t, "register", c, Registered)
+	if len(c.Transfers()) != 0 {
+		t.Error("registering started a transfer")
+	}
+	c.Apply(address(2), []Command{replicate(7, "f", 1, 2)})
+	wantKinds(t, "replicate", c)
+	tr := c.Transfers()
+	if len(tr) != 1 || tr[0].Source != address(1) || !slices.Equal(tr[0].Targets, addresses(2)) || !tr[0].Cast {
+		t.Fatalf("transfers %+v", tr)
+	}
+	arrive(c)
+	if got := wantKinds(t, "arrival", c, Arrived, Reached); got[1].Request != 7 || got[1].Asker != address(2) {
+		t.Errorf("outcome %+v", got[1])
+	}
+	c.Apply(address(1), []Command{replicate(8, "f", 3, 4)})
+	wantKinds(t, "a move in one call", c, LastCopy)
+	c.Apply(address(1), []Command{replicate(9, "f", 1, 2, 3, 4)})
+	arrive(c)
+	wantKinds(t, "copy first", c, Arrived, Arrived, Reached)
+	c.Apply(address(1), []Command{replicate(10, "f", 3, 4)})
+	wantKinds(t, "then delete, at once", c, Dropped, Dropped, Reached)
+	if h := c.Object("f").Holders; !slices.Equal(h, addresses(3, 4)) {
+		t.Errorf("holders %v", h)
+	}
+	c.Apply(address(1), []Command{replicate(11, "f", 3, 1)})
+	wantKinds(t, "deletion before the copy is complete", c, Dropped)
+	arrive(c)
+	wantKinds(t, "then the copy", c, Arrived, Reached)
+	c.Apply(address(1), []Command{replicate(12, "f")})
+	wantKinds(t, "delete", c, Reached, Removed)
+	c.Apply(address(1), []Command{replicate(13, "f", 1)})
+	wantKinds(t, "unknown", c, Unknown)
+}
+
+// A later request decides; the one before it is told; what is under way for both goes on.
+//
+// rows: OOB-32
+func TestSupersession(t *testing.T) {
+	c := started(4, 4)
+	c.Apply(address(1), []Command{register("f", 100), replicate(1, "f", 1, 2, 3)})
+	id := c.Transfers()[0].ID
+	c.Apply(address(1), []Command{replicate(2, "f", 1, 3, 4)})
+	if got := wantKinds(t, "second request", c, Registered, Superseded); got[1].Request != 1 {
+		t.Errorf("outcome %+v", got[1])
+	}
+	tr := c.Transfers()
+	if len(tr) != 2 || tr[0].ID != id || !slices.Equal(tr[0].Targets, addresses(3)) ||
+		!slices.Equal(tr[1].Targets, addresses(4)) || tr[0].Slot == tr[1].Slot {
+		t.Errorf("transfers %+v %+v", tr[0], tr[1])
+	}
+	c.Apply(address(2), []Command{{Kind: KindHave, Items: tr[0].Items}})
+	wantKinds(t, "a copy that nobody wants any more", c, Dropped)
+	arrive(c)
+	wantKinds(t, "arrivals", c, Arrived, Arrived, Reached)
+}
+
+// rows: OOB-31, OOB-42
+func TestSourceDies(t *testing.T) {
+	c := started(4, 1)
+	c.Apply(address(1), []Command{register("f", 100), replicate(1, "f", 1, 2)})
+	arrive(c)
+	c.Apply(address(1), []Command{replicate(2, "f", 1, 2, 3, 4)})
+	if s := c.Transfers()[0].Source; s != address(1) {
+		t.Fatalf("source %v", s)
+	}
+	c.Take()
+	c.View(addresses(2, 3, 4))
+	c.Settle()
+	tr := c.Transfers()
+	if len(tr) != 1 || tr[0].Source != address(2) || !slices.Equal(tr[0].Targets, addresses(3, 4)) {
+		t.Fatalf("transfers %+v", tr)
+	}
+	wantKinds(t, "another holder takes over", c)
+	c.View(addresses(3, 4))
+	c.Settle()
+	if got := wantKinds(t, "no holder is left", c, Lost, Lost); got[0].Request != 2 {
+		t.Errorf("outcome %+v", got[0])
+	}
+	if c.Object("f") != nil || len(c.Transfers()) != 0 {
+		t.Error("the object is still there")
+	}
+}
+
+// A holder that changed its bytes is the only source of copies; what others have stays.
+//
+// rows: OOB-21
+func TestUpdate(t *testing.T) {
+	c := started(4, 4)
+	c.Apply(address(1), []Command{register("f", 100), replicate(1, "f", 1, 2)})
+	arrive(c)
+	c.Take()
+	c.Apply(address(2), []Command{{Kind: KindUpdate, Name: "f", Digest: Digest{9}}, replicate(2, "f", 1, 2, 3)})
+	tr := c.Transfers()
+	if len(tr) != 1 || tr[0].Source != address(2) || !slices.Equal(tr[0].Targets, addresses(3)) {
+		t.Fatalf("transfers %+v", tr)
+	}
+	wantKinds(t, "update", c, Changed)
+	c.Apply(address(1), []Command{{Kind: KindUpdate, Name: "f", Digest: Digest{9}}, replicate(3, "f", 1, 2, 3, 4)})
+	if s := c.Object("f").Stale; len(s) != 0 {
+		t.Errorf("the same change at two holders leaves %v behind", s)
+	}
+	c.Apply(address(1), []Command{{Kind: KindUpdate, Name: "f", Digest: Digest{8}}})
+	c.Take()
+	c.View(addresses(2, 3, 4))
+	c.Settle()
+	if got := wantKinds(t, "nobody has the bytes any more", c, Reached); len(got) == 1 && len(got[0].Failed) != 2 {
+		t.Errorf("outcome %+v", got)
+	}
+	if o := c.Object("f"); !slices.Equal(o.Holders, addresses(2)) || len(c.Transfers()) != 0 {
+		t.Errorf("object %+v", o)
+	}
+}
+
+// Small objects that go the same way share a transfer, and no more transfers run than may.
+//
+// rows: OOB-14
+func TestLimitAndBundles(t *testing.T) {
+	c := started(3, 2)
+	var commands []Command
+	for i := range 20 {
+		commands = append(commands, register(fmt.Sprint("big", i), 4<<20), register(fmt.Sprint("small", i), 1000))
+	}
+	for i := range 20 {
+		commands = append(commands, replicate(uint64(i+1), fmt.Sprint("big", i), 1, 2, 3))
+	}
+	for i := range 20 {
+		commands = append(commands, replicate(uint64(i+21), fmt.Sprint("small", i), 1, 2, 3))
+	}
+	c.Apply(address(1), commands)
+	rounds := 0
+	for ; len(c.Transfers()) > 0; rounds++ {
+		if n := len(c.Transfers()); n > 2 {
+			t.Fatalf("%d transfers at once", n)
+		}
+		arrive(c)
+	}
+	if rounds > 11 {
+		t.Errorf("%d rounds for 20 big objects, two at a time, and one bundle", rounds)
+	}
+	for _, o := range c.Objects() {
+		if len(o.Holders) != 3 || !o.Settled {
+			t.Errorf("%+v", o)
+		}
+	}
+}
+
+// The same content may be registered twice, another one not.
+func TestRegisterTwice(t *testing.T) {
+	c := started(2, 1)
+	c.Apply(address(1), []Command{register("f", 100)})
+	c.Apply(address(2), []Command{register("f", 100)})
+	wantKinds(t, "the same content", c, Registered, Registered)
+	c.Apply(address(2), []Command{register("f", 101)})
+	wantKinds(t, "another content", c, Refused)
+}
+
+// A target that cannot take its copy is named, and does not hold up the others.
+func TestTargetCannot(t *testing.T) {
+	c := started(3, 1)
+	c.Apply(address(1), []Command{register("f", 100), replicate(1, "f", 1, 2, 3)})
+	c.Take()
+	items := c.Transfers()[0].Items
+	c.Apply(address(3), []Command{{Kind: KindCannot, Items: items}})
+	got := wantKinds(t, "cannot", c, Reached)
+	if len(got) != 1 || !slices.Equal(got[0].Failed, addresses(3)) {
+		t.Errorf("outcomes %+v", got)
+	}
+	if tr := c.Transfers(); len(tr) != 1 || !slices.Equal(tr[0].Targets, addresses(2)) {
+		t.Errorf("transfers %+v", tr)
+	}
+}
+
+// rows: OOB-41
+func TestUpstream(t *testing.T) {
+	c := started(4, 1)
+	c.Apply(address(1), []Command{register("f", 100), replicate(1, "f", 1, 2, 3, 4)})
+	tr := c.Transfers()[0]
+	for i := 2; i <= 4; i++ {
+		if up := c.Upstream(tr, address(i)); up != address(i-1) {
+			t.Errorf("%d gets it from %v", i, up)
+		}
+	}
+	c.Apply(address(2), []Command{{Kind: KindHave, Items: tr.Items}})
+	if up := c.Upstream(tr, address(3)); up != address(2) {
+		t.Errorf("a complete link is left out: %v", up)
+	}
+	c.View(addresses(1, 3, 4))
+	c.Settle()
+	tr = c.Transfers()[0]
+	if up := c.Upstream(tr, address(3)); up != address(1) {
+		t.Errorf("past a dead link: %v", up)
+	}
+}
+
+// All members come to the same state, joiners too, and when requests stop every object has the holders of its last one.
+//
+// rows: OOB-39, OOB-27
+func TestRandomHistories(t *testing.T) {
+	for seed := range uint64(200) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		const limit = 3
+		a, b := New(limit), New(limit)
+		alive := []int{1, 2, 3, 4}
+		next := 5
+		var joined []int
+		step := func(f func(c *Catalog)) {
+			f(a)
+			f(b)
+			a.Take()
+			b.Take()
+		}
+		view := func() {
+			list := addresses(alive...)
+			step(func(c *Catalog) { c.View(list); c.Settle() })
+			for _, n := range alive {
+				if !slices.Contains(joined, n) {
+					joined = append(joined, n)
+					step(func(c *Catalog) { c.Apply(address(n), []Command{hello(true)}) })
+				}
+			}
+		}
+		view()
+		request := uint64(0)
+		for range 200 {
+			who := address(alive[rng.IntN(len(alive))])
+			name := fmt.Sprint("o", rng.IntN(6))
+			switch rng.IntN(10) {
+			case 0:
+				if len(alive) > 2 {
+					alive = slices.Delete(alive, 0, 1)
+				}
+				alive = append(alive, next)
+				next++
+				view()
+			case 1:
+				k := register(name, uint64(rng.IntN(3<<20)))
+				step(func(c *Catalog) { c.Apply(who, []Command{k}) })
+			case 2, 3, 4:
+				request++
+				var to []int
+				for _, n := range append(slices.Clone(alive), 1000) {
+					if rng.IntN(2) == 0 {
+						to = append(to, n)
+					}
+				}
+				k := replicate(request, name, to...)
+				step(func(c *Catalog) { c.Apply(who, []Command{k}) })
+			case 6:
+				k := Command{Kind: KindUpdate, Name: name, Digest: Digest{byte(rng.IntN(3))}}
+				step(func(c *Catalog) { c.Apply(who, []Command{k}) })
+			case 5:
+				if tr := a.Transfers(); len(tr) > 0 {
+					it := tr[rng.IntN(len(tr))]
+					k := Command{Kind: KindCannot, Items: slices.Clone(it.Items)}
+					from := it.Targets[rng.IntN(len(it.Targets))]
+					step(func(c *Catalog) { c.Apply(from, []Command{k}) })
+				}
+			default:
+				if tr := a.Transfers(); len(tr) > 0 {
+					it := tr[rng.IntN(len(tr))]
+					k := Command{Kind: KindHave, Items: slices.Clone(it.Items)}
+					from := it.Targets[rng.IntN(len(it.Targets))]
+					step(func(c *Catalog) { c.Apply(from, []Command{k}) })
+				}
+			}
+			check(t, seed, a, limit)
+			state := a.AppendState(nil)
+			if !bytes.Equal(state, b.AppendState(nil)) {
+				t.Fatalf("seed %d: two members differ", seed)
+			}
+			if b = New(1); b.Load(state) != nil || !bytes.Equal(state, b.AppendState(nil)) {
+				t.Fatalf("seed %d: a joiner differs", seed)
+			}
+		}
+		for range 1000 {
+			if len(a.Transfers()) == 0 {
+				break
+			}
+			arrive(a)
+		}
+		for _, o := range a.Objects() {
+			if len(missing(o)) > 0 || !o.Settled {
+				t.Fatalf("seed %d: not settled: %+v", seed, o)
+			}
+		}
+	}
+}
+
+func check(t *testing.T, seed uint64, c *Catalog, limit int) {
+	t.Helper()
+	if len(c.transfers) > limit {
+		t.Fatalf("seed %d: %d transfers", seed, len(c.transfers))
+	}
+	slots := map[int]bool{}
+	for _, tr := range c.transfers {
+		if slots[tr.Slot] || tr.Slot >= limit || len(tr.Targets) == 0 {
+			t.Fatalf("seed %d: transfer %+v", seed, tr)
+		}
+		slots[tr.Slot] = true
+		for _, a := range tr.Targets {
+			if c.Member(a) == nil {
+				t.Fatalf("seed %d: transfer to a process that is gone", seed)
+			}
+		}
+	}
+	for _, o := range c.objects {
+		if len(o.Holders) == 0 {
+			t.Fatalf("seed %d: nobody holds %+v", seed, o)
+		}
+		for _, a := range o.Wanted {
+			n := 0
+			for _, tr := range o.carriers {
+				if slices.Contains(tr.Targets, a) && !slices.Contains(o.Holders, a) {
+					n++
+				}
+			}
+			if n > 1 {
+				t.Fatalf("seed %d: two transfers bring %s to %v", seed, o.Name, a)
+			}
+		}
+	}
+}
+
+func TestCommandsTravel(t *testing.T) {
+	all := []Command{
+		hello(false), register("a name", 1<<40), replicate(9, "x", 1, 2), replicate(10, "y"),
+		{Kind: KindHave, Items: []Item{{"p", 1, 3}, {"q", 2, 0}}}, {Kind: KindLeave, Items: []Item{}},
+	}
+	var b []byte
+	for i := range all {
+		b = all[i].Append(b)
+	}
+	got, err := Decode(b)
+	if err != nil || fmt.Sprint(got) != fmt.Sprint(all) {
+		t.Errorf("%v %v", got, err)
+	}
+	for n := range len(b) {
+		if _, err := Decode(b[:n]); err != nil && !errors.Is(err, ErrMalformed) {
+			t.Errorf("cut at %d: %v", n, err)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	c := started(3, 2)
+	c.Apply(address(1), []Command{register("f", 100), replicate(1, "f", 1, 2, 3)})
+	f.Add(c.AppendState(nil))
+	k := replicate(1, "f", 1)
+	f.Add(k.Append(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if list, err := Decode(b); err == nil {
+			started(3, 2).Apply(address(1), list)
+		}
+		c := New(1)
+		if c.Load(b) == nil {
+			c.Settle()
+		}
+	})
+}

@@ -1,0 +1,563 @@
+// Package chain moves the objects of a transfer where there is no multicast: over TCP connections, along the targets.
+// Each target passes on what it has as it arrives, so that every line carries the objects once, and all at the same
+// time.
+package chain
+
+import (
+	"context"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/khamsin-io/khamsin/oob/internal/transfer"
+)
+
+// Unit is how many bytes a segment has.
+const Unit = transfer.ChunkLen
+
+const (
+	greetLen     = 4 + 8 + 8 + 4 + SaltLen
+	frameMax     = 4 // segments
+	rangesMax    = 1 << 16
+	rangeLen     = 8
+	headLen      = 8
+	tagLen       = 16
+	nonceLen     = 12
+	greetTime    = 10 * time.Second
+	silence      = 30 * time.Second // without a byte, after which a link is given up
+	retryMin     = 20 * time.Millisecond
+	retryMax     = time.Second
+	roundsMax    = 8 // times that a receiver asks again for what was not what was sent
+	socketBuffer = 1 << 20
+)
+
+// SaltLen is the length of each side's salt.
+const SaltLen = 16
+
+// mark begins a greeting.
+var mark = [4]byte{'K', 'H', 'B', 1} // immutable: a name
+
+// ErrForeign means that what came over a connection is no link of a transfer of this system.
+var ErrForeign = errors.New("no link of a transfer") // immutable: an error
+
+// Keys make the cipher of a link out of both sides' salts. Nil: links are open.
+type Keys interface {
+	Data(salt []byte) (cipher.AEAD, error)
+}
+
+// Counters count what the links of a process do.
+type Counters struct {
+	SentBytes, ReceivedBytes atomic.Uint64
+	Links, Refused, Retries  atomic.Uint64
+	Corrupt                  atomic.Uint64
+}
+
+// Progress tells how much of a transfer a process has: all segments below some number.
+type Progress struct {
+	mu    sync.Mutex
+	upTo  uint32
+	ended bool
+	grown chan struct{}
+}
+
+// NewProgress returns a progress of n segments.
+func NewProgress(n uint32) *Progress { return &Progress{upTo: n, grown: make(chan struct{})} }
+
+// Set notes that there are n segments.
+func (p *Progress) Set(n uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n > p.upTo {
+		p.upTo = n
+		close(p.grown)
+		p.grown = make(chan struct{})
+	}
+}
+
+// End notes that there will be no more.
+func (p *Progress) End() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.ended {
+		p.ended = true
+		close(p.grown)
+		p.grown = make(chan struct{})
+	}
+}
+
+// await waits until there is a segment, and returns up to which there are some.
+func (p *Progress) await(ctx context.Context, seg uint32) (uint32, error) {
+	for {
+		p.mu.Lock()
+		n, ended, grown := p.upTo, p.ended, p.grown
+		p.mu.Unlock()
+		switch {
+		case n > seg:
+			return n, nil
+		case ended:
+			return 0, errors.New("the upstream copy has ended")
+		}
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+	}
+}
+
+// Greeting is what the upstream side of a link says first.
+type Greeting struct {
+	Transfer uint64
+	From     uint64
+	Total    uint32
+	Salt     [SaltLen]byte
+}
+
+func (g *Greeting) append(b []byte) []byte {
+	b = append(b, mark[:]...)
+	b = binary.LittleEndian.AppendUint64(b, g.Transfer)
+	b = binary.LittleEndian.AppendUint64(b, g.From)
+	b = binary.LittleEndian.AppendUint32(b, g.Total)
+	return append(b, g.Salt[:]...)
+}
+
+// ReadGreeting reads what the other side of a new connection says first.
+func ReadGreeting(c net.Conn) (Greeting, error) {
+	var b [greetLen]byte
+	if err := c.SetReadDeadline(time.Now().Add(greetTime)); err != nil {
+		return Greeting{}, err
+	}
+	if _, err := io.ReadFull(c, b[:]); err != nil {
+		return Greeting{}, err
+	}
+	if [4]byte(b[:4]) != mark {
+		return Greeting{}, ErrForeign
+	}
+	return Greeting{
+		Transfer: binary.LittleEndian.Uint64(b[4:]), From: binary.LittleEndian.Uint64(b[12:]),
+		Total: binary.LittleEndian.Uint32(b[20:]), Salt: [SaltLen]byte(b[24:]),
+	}, nil
+}
+
+// Outgoing is the upstream side of a link.
+type Outgoing struct {
+	Local    netip.Addr // this process's address, which connections come from
+	Peer     netip.AddrPort
+	Transfer uint64
+	Self     uint64
+	Layout   *transfer.Layout
+	Items    []transfer.Item
+	Progress *Progress
+	Keys     Keys
+	Counters *Counters
+}
+
+// Run feeds the other side until it has everything, or ctx ends. Connections that break are made again.
+func (o *Outgoing) Run(ctx context.Context) error {
+	for wait := retryMin; ; wait = min(2*wait, retryMax) {
+		before := o.Counters.SentBytes.Load()
+		done, err := o.once(ctx)
+		if o.Counters.SentBytes.Load() > before+greetLen {
+			wait = retryMin
+		}
+		if done {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			o.Counters.Retries.Add(1)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (o *Outgoing) once(ctx context.Context) (done bool, err error) {
+	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(o.Local, 0)), Timeout: greetTime}
+	c, err := d.DialContext(ctx, "tcp", o.Peer.String())
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = c.Close() }()
+	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
+	o.Counters.Links.Add(1)
+	tune(c)
+	g := Greeting{Transfer: o.Transfer, From: o.Self, Total: o.Layout.Total()}
+	_, _ = rand.Read(g.Salt[:]) // never fails
+	if _, err := c.Write(g.append(nil)); err != nil {
+		return false, err
+	}
+	var salt [SaltLen]byte
+	if err := c.SetReadDeadline(time.Now().Add(silence)); err != nil {
+		return false, err
+	}
+	if _, err := io.ReadFull(c, salt[:]); err != nil {
+		return false, err
+	}
+	l := &link{conn: c, counters: o.Counters}
+	if err := l.cipher(o.Keys, g.Salt, salt); err != nil {
+		return false, err
+	}
+	for {
+		ranges, err := l.readRanges(o.Layout.Total())
+		if err != nil || len(ranges) == 0 {
+			return err == nil, err
+		}
+		for _, r := range ranges {
+			if err := o.feed(ctx, l, r[0], r[1]); err != nil {
+				return false, err
+			}
+		}
+		if err := l.writeFrame(0, 0, nil); err != nil {
+			return false, err
+		}
+	}
+}
+
+// feed sends segments, as they are there.
+func (o *Outgoing) feed(ctx context.Context, l *link, first, end uint32) error {
+	var parts net.Buffers
+	for seg, hint := first, 0; seg < end; {
+		upTo, err := o.Progress.await(ctx, seg)
+		if err != nil {
+			return err
+		}
+		n := uint32(0)
+		parts = parts[:0]
+		for ; n < frameMax && seg+n < min(end, upTo); n++ {
+			p := o.Layout.Locate(seg+n, hint)
+			hint = p.Item
+			parts = append(parts, o.Items[p.Item].Bytes(p))
+		}
+		if err := l.writeFrame(seg, n, parts); err != nil {
+			return err
+		}
+		seg += n
+	}
+	return nil
+}
+
+// Incoming is the downstream side: a copy that arrives, over one connection after the other.
+type Incoming struct {
+	Receiver *transfer.Receiver
+	Direct   bool
+	Write    func(item int, b []byte, off int64) error
+	Progress *Progress
+	Keys     Keys
+	Counters *Counters
+
+	mu   sync.Mutex // held by the connection that feeds
+	now  atomic.Pointer[net.Conn]
+	stop atomic.Bool
+}
+
+// Stop ends the copy: no connection feeds it any more when Stop returns.
+func (i *Incoming) Stop() {
+	i.stop.Store(true)
+	if c := i.now.Load(); c != nil {
+		_ = (*c).Close()
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.Progress.End()
+}
+
+// Serve takes what a connection brings, whose greeting was read. It returns nil when everything has arrived; complete
+// was called before the other side is told. A connection takes over from the one before.
+func (i *Incoming) Serve(c net.Conn, g Greeting, complete func()) error {
+	if old := i.now.Swap(&c); old != nil {
+		_ = (*old).Close()
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.stop.Load() || i.now.Load() != &c {
+		return net.ErrClosed
+	}
+	tune(c)
+	if g.Total != i.Receiver.Layout().Total() {
+		return fmt.Errorf("%w: %d segments, want %d", ErrForeign, g.Total, i.Receiver.Layout().Total())
+	}
+	var salt [SaltLen]byte
+	_, _ = rand.Read(salt[:]) // never fails
+	if _, err := c.Write(salt[:]); err != nil {
+		return err
+	}
+	l := &link{conn: c, counters: i.Counters}
+	if err := l.cipher(i.Keys, g.Salt, salt); err != nil {
+		return err
+	}
+	l.swap()
+	defer func() { i.Counters.Corrupt.Add(i.Receiver.TakeCorrupt()) }()
+	for range roundsMax {
+		ranges := i.missing()
+		if len(ranges) == 0 {
+			complete()
+			return l.writeRanges(nil)
+		}
+		if err := l.writeRanges(ranges); err != nil {
+			return err
+		}
+		if err := i.take(l); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("the bytes that come are not what was registered, %d times in a row", roundsMax)
+}
+
+// missing returns the runs of segments that have not arrived.
+func (i *Incoming) missing() (ranges [][2]uint32) {
+	total := i.Receiver.Layout().Total()
+	for seg := i.Receiver.Next(0); seg < total && len(ranges) < rangesMax; seg = i.Receiver.Next(seg) {
+		first := seg
+		for seg < total && !i.Receiver.Has(seg) {
+			seg++
+		}
+		ranges = append(ranges, [2]uint32{first, seg})
+	}
+	return ranges
+}
+
+// take takes frames until the other side has sent what it was asked for.
+func (i *Incoming) take(l *link) error {
+	for {
+		first, n, err := l.readHead()
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return l.end()
+		}
+		total := i.Receiver.Layout().Total()
+		if n > frameMax || first >= total || n > total-first {
+			return fmt.Errorf("%w: segments %d and %d more", ErrForeign, first, n)
+		}
+		for seg := first; seg < first+n; seg++ {
+			p := i.Receiver.Place(seg)
+			useful := i.Receiver.Wants(seg)
+			if useful && (i.Direct || p.List) {
+				if err := l.read(i.Receiver.Slot(seg)); err != nil {
+					return err
+				}
+			} else {
+				b := l.scratch(p.Len)
+				if err := l.read(b); err != nil {
+					return err
+				}
+				if useful {
+					if err := i.Write(p.Item, b, int64(p.Off)); err != nil {
+						return err
+					}
+				}
+			}
+			if useful {
+				i.Receiver.Arrived(seg)
+			}
+		}
+		if err := l.end(); err != nil {
+			return err
+		}
+		i.Progress.Set(i.Receiver.Next(0))
+	}
+}
+
+// tune makes a connection carry bulk.
+func tune(c net.Conn) {
+	if t, ok := c.(*net.TCPConn); ok {
+		_ = t.SetNoDelay(true)
+		_ = t.SetWriteBuffer(socketBuffer)
+		_ = t.SetReadBuffer(socketBuffer)
+	}
+}
+
+// link is one connection. With a cipher everything travels in records, each sealed with the next number as its nonce;
+// the two directions have keys of their own.
+type link struct {
+	conn     net.Conn
+	counters *Counters
+	out, in  cipher.AEAD
+	sent     uint64
+	received uint64
+	record   []byte // of what was received, the part that was not read
+	memory   []byte
+	sealed   []byte
+	plain    []byte
+	spare    []byte
+}
+
+// recordMax is the most bytes of a record.
+const recordMax = headLen + frameMax*Unit + rangesMax*rangeLen + tagLen
+
+func (l *link) cipher(k Keys, up, down [SaltLen]byte) (err error) {
+	if k == nil {
+		return nil
+	}
+	both := append(append([]byte{}, up[:]...), down[:]...)
+	ends := [2]cipher.AEAD{}
+	for i, way := range []string{"down", "up"} {
+		if ends[i], err = k.Data(append(both[:len(both):len(both)], way...)); err != nil {
+			return err
+		}
+	}
+	l.out, l.in = ends[0], ends[1]
+	return nil
+}
+
+// swap makes the link the downstream side's.
+func (l *link) swap() { l.out, l.in = l.in, l.out }
+
+func (l *link) writeFrame(first, n uint32, parts net.Buffers) error {
+	var head [headLen]byte
+	binary.LittleEndian.PutUint32(head[:], first)
+	binary.LittleEndian.PutUint32(head[4:], n)
+	return l.write(head[:], parts)
+}
+
+// write sends a head and parts.
+func (l *link) write(head []byte, parts net.Buffers) error {
+	if err := l.conn.SetWriteDeadline(time.Now().Add(silence)); err != nil {
+		return err
+	}
+	if l.out != nil {
+		l.plain = append(l.plain[:0], head...)
+		for _, p := range parts {
+			l.plain = append(l.plain, p...)
+		}
+		l.sealed = append(l.sealed[:0], 0, 0, 0, 0)
+		l.sealed = l.out.Seal(l.sealed, nonce(l.sent), l.plain, nil)
+		l.sent++
+		binary.LittleEndian.PutUint32(l.sealed, uint32(len(l.sealed)-4))
+		n, err := l.conn.Write(l.sealed)
+		l.counters.SentBytes.Add(uint64(n))
+		return err
+	}
+	all := append(net.Buffers{head}, parts...)
+	n, err := all.WriteTo(l.conn)
+	l.counters.SentBytes.Add(uint64(n))
+	return err
+}
+
+func nonce(n uint64) []byte {
+	return binary.LittleEndian.AppendUint64(make([]byte, nonceLen-8, nonceLen), n)
+}
+
+// read fills b, from the record that is open or from the connection.
+func (l *link) read(b []byte) error {
+	if l.in != nil {
+		if len(l.record) < len(b) {
+			return fmt.Errorf("%w: a record is too short", ErrForeign)
+		}
+		l.record = l.record[copy(b, l.record):]
+		return nil
+	}
+	if err := l.conn.SetReadDeadline(time.Now().Add(silence)); err != nil {
+		return err
+	}
+	n, err := io.ReadFull(l.conn, b)
+	l.counters.ReceivedBytes.Add(uint64(n))
+	return err
+}
+
+// begin opens the next record.
+func (l *link) begin() error {
+	if l.in == nil {
+		return nil
+	}
+	if err := l.conn.SetReadDeadline(time.Now().Add(silence)); err != nil {
+		return err
+	}
+	var size [4]byte
+	if _, err := io.ReadFull(l.conn, size[:]); err != nil {
+		return err
+	}
+	n := binary.LittleEndian.Uint32(size[:])
+	if n < tagLen || n > recordMax {
+		return fmt.Errorf("%w: a record of %d bytes", ErrForeign, n)
+	}
+	if cap(l.memory) < int(n) {
+		l.memory = make([]byte, n)
+	}
+	l.memory = l.memory[:n]
+	if _, err := io.ReadFull(l.conn, l.memory); err != nil {
+		return err
+	}
+	l.counters.ReceivedBytes.Add(uint64(n))
+	var err error
+	if l.record, err = l.in.Open(l.memory[:0], nonce(l.received), l.memory, nil); err != nil {
+		return fmt.Errorf("%w: a record is not sealed with the key", ErrForeign)
+	}
+	l.received++
+	return nil
+}
+
+// end checks that a record was read whole.
+func (l *link) end() error {
+	if len(l.record) > 0 {
+		return fmt.Errorf("%w: a record is too long", ErrForeign)
+	}
+	return nil
+}
+
+func (l *link) readHead() (first, n uint32, err error) {
+	var b [headLen]byte
+	if err = l.begin(); err == nil {
+		err = l.read(b[:])
+	}
+	return binary.LittleEndian.Uint32(b[:]), binary.LittleEndian.Uint32(b[4:]), err
+}
+
+func (l *link) scratch(n int) []byte {
+	if cap(l.spare) < n {
+		l.spare = make([]byte, max(n, Unit))
+	}
+	return l.spare[:n]
+}
+
+// writeRanges tells the upstream side what is missing: nothing, when all is there.
+func (l *link) writeRanges(ranges [][2]uint32) error {
+	b := binary.LittleEndian.AppendUint32(nil, uint32(len(ranges)))
+	for _, r := range ranges {
+		b = binary.LittleEndian.AppendUint32(b, r[0])
+		b = binary.LittleEndian.AppendUint32(b, r[1])
+	}
+	return l.write(b, nil)
+}
+
+func (l *link) readRanges(total uint32) ([][2]uint32, error) {
+	if err := l.begin(); err != nil {
+		return nil, err
+	}
+	var b [4]byte
+	if err := l.read(b[:]); err != nil {
+		return nil, err
+	}
+	n := binary.LittleEndian.Uint32(b[:])
+	if n > rangesMax {
+		return nil, fmt.Errorf("%w: %d ranges", ErrForeign, n)
+	}
+	body := make([]byte, n*rangeLen)
+	if err := l.read(body); err != nil {
+		return nil, err
+	}
+	ranges := make([][2]uint32, 0, n)
+	for ; len(body) > 0; body = body[rangeLen:] {
+		r := [2]uint32{binary.LittleEndian.Uint32(body), binary.LittleEndian.Uint32(body[4:])}
+		if r[0] >= r[1] || r[1] > total {
+			return nil, fmt.Errorf("%w: range %v of %d", ErrForeign, r, total)
+		}
+		ranges = append(ranges, r)
+	}
+	return ranges, l.end()
+}

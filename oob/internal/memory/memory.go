@@ -1,0 +1,193 @@
+// Package memory is where the bytes of bulk objects are: files without a name, in memory, mapped into the process.
+//
+// What such a file is made of decides how fast an object arrives. A fresh page costs a fault, and with pages of 4 KiB on
+// a virtual machine the faults cost more than everything else together. So a pool takes huge pages where it can have
+// them, and where it cannot it measures once whether faults or writes are cheaper.
+package memory
+
+import (
+	"errors"
+	"sync"
+)
+
+// Errors of pools.
+var (
+	ErrNoSpace = errors.New("no memory is left for the object") // immutable: an error
+	ErrClosed  = errors.New("the pool is closed")               // immutable: an error
+)
+
+// Kinds of memory.
+const (
+	KindHuge  = "huge pages" // of a file system in memory
+	KindFault = "pages, filled in place"
+	KindWrite = "pages, written"
+	KindFile  = "files"
+)
+
+const (
+	pageLen   = 4 << 10
+	slabLen   = 4 << 20
+	slabBlock = 1 << 20 // blocks of at least so many bytes have a file of their own
+)
+
+// Pool hands out memory. All methods may be called by any goroutine.
+type Pool struct {
+	source source
+
+	mu     sync.Mutex // guards what follows
+	slabs  []*slab
+	used   int64
+	closed bool
+}
+
+// source makes files.
+type source struct {
+	kind  string
+	mount int // descriptor of a file system; −1: none
+	dir   string
+}
+
+// slab is one file in which several blocks lie.
+type slab struct {
+	area  *area
+	taken []bool // pages
+	count int
+}
+
+// Block is the memory of one object.
+type Block struct {
+	Data []byte // mapped for reading and writing
+
+	pool  *Pool
+	area  *area
+	slab  *slab
+	off   int64
+	pages int
+}
+
+// Direct tells whether bytes should be received right into Data; else WriteAt is cheaper.
+func (p *Pool) Direct() bool { return p.source.kind == KindHuge || p.source.kind == KindFault }
+
+// Kind returns what the memory is made of.
+func (p *Pool) Kind() string { return p.source.kind }
+
+// Used returns how many bytes are handed out.
+func (p *Pool) Used() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.used
+}
+
+// Alloc returns memory for size bytes. When it returns, the system has set the memory aside, so that filling it cannot
+// fail; there is no other way to survive that.
+func (p *Pool) Alloc(size int64) (*Block, error) {
+	if size == 0 {
+		return &Block{pool: p}, nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, ErrClosed
+	}
+	if size >= slabBlock || p.source.kind == KindFile {
+		a, err := p.source.newArea(size)
+		if err != nil {
+			return nil, err
+		}
+		p.used += size
+		return &Block{Data: a.data[:size:size], pool: p, area: a}, nil
+	}
+	pages := int((size + pageLen - 1) / pageLen)
+	for _, s := range p.slabs {
+		if b := s.take(p, size, pages); b != nil {
+			return b, nil
+		}
+	}
+	a, err := p.source.newArea(slabLen)
+	if err != nil {
+		return nil, err
+	}
+	s := &slab{area: a, taken: make([]bool, slabLen/pageLen)}
+	p.slabs = append(p.slabs, s)
+	return s.take(p, size, pages), nil
+}
+
+// take returns a block of the slab, nil when it has no room.
+func (s *slab) take(p *Pool, size int64, pages int) *Block {
+	if len(s.taken)-s.count < pages {
+		return nil
+	}
+	run := 0
+	for i, t := range s.taken {
+		if run++; t {
+			run = 0
+		}
+		if run < pages {
+			continue
+		}
+		first := i + 1 - pages
+		for j := first; j <= i; j++ {
+			s.taken[j] = true
+		}
+		s.count += pages
+		p.used += size
+		off := int64(first) * pageLen
+		return &Block{Data: s.area.data[off : off+size : off+size], pool: p, area: s.area, slab: s, off: off, pages: pages}
+	}
+	return nil
+}
+
+// Free gives the memory back. Data must not be used any more.
+func (b *Block) Free() {
+	p := b.pool
+	if b.area == nil || p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.used -= int64(len(b.Data))
+	if b.slab == nil {
+		b.area.close()
+	} else {
+		first := int(b.off / pageLen)
+		for i := first; i < first+b.pages; i++ {
+			b.slab.taken[i] = false
+		}
+		if b.slab.count -= b.pages; b.slab.count == 0 && p.spare(b.slab) {
+			b.slab.area.close()
+		}
+	}
+	*b = Block{}
+}
+
+// spare takes an empty slab out, unless it is the only one with room.
+func (p *Pool) spare(s *slab) bool {
+	for _, other := range p.slabs {
+		if other != s && other.count == 0 || p.closed {
+			for i := range p.slabs {
+				if p.slabs[i] == s {
+					p.slabs = append(p.slabs[:i], p.slabs[i+1:]...)
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// Close lets the pool hand out nothing any more, and gives back what is not in use.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	keep := p.slabs[:0]
+	for _, s := range p.slabs {
+		if s.count == 0 {
+			s.area.close()
+		} else {
+			keep = append(keep, s)
+		}
+	}
+	p.slabs = keep
+	p.source.close()
+}

@@ -1,0 +1,113 @@
+package memory
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestPool(t *testing.T) {
+	for _, dir := range []string{"", t.TempDir()} {
+		p, err := New(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("kind: %s", p.Kind())
+		var blocks []*Block
+		sizes := []int64{0, 1, 4096, 4097, 64 << 10, 1 << 20, 5 << 20}
+		for round := range 300 {
+			size := sizes[round%len(sizes)]
+			b, err := p.Alloc(size)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range b.Data {
+				b.Data[i] = byte(round)
+			}
+			blocks = append(blocks, b)
+			if len(blocks) > 40 {
+				blocks[0].Free()
+				blocks = blocks[1:]
+			}
+		}
+		for _, b := range blocks {
+			for i := range b.Data {
+				if b.Data[i] != b.Data[0] {
+					t.Fatal("two blocks share bytes")
+				}
+			}
+			b.Free()
+		}
+		if p.Used() != 0 {
+			t.Errorf("%d bytes are in use", p.Used())
+		}
+		p.Close()
+		if _, err := p.Alloc(1); !errors.Is(err, ErrClosed) {
+			t.Errorf("after Close: %v", err)
+		}
+	}
+}
+
+func TestEditsStayApart(t *testing.T) {
+	p, err := New("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	for _, size := range []int64{100, 3 << 20} {
+		b, err := p.Alloc(size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.WriteAt(bytes.Repeat([]byte{7}, int(size)), 0); err != nil {
+			t.Fatal(err)
+		}
+		e, end, err := b.Edit()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e[size-1] != 7 {
+			t.Error("the edited bytes do not begin as the block's")
+		}
+		e[size-1] = 8
+		if b.Data[size-1] != 7 {
+			t.Error("a change shows in the block")
+		}
+		end()
+		b.Free()
+	}
+}
+
+func TestMapFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(path, []byte("bytes"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b, err := Map(path)
+	if err != nil || string(b.Data) != "bytes" {
+		t.Fatalf("%q %v", b.Data, err)
+	}
+	b.Free()
+	if _, err := Map(filepath.Dir(path)); err == nil {
+		t.Error("a directory is mapped")
+	}
+	if _, err := Map(path + "x"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+}
+
+// What does not fit is refused before anything is filled.
+//
+// rows: OOB-36
+func TestNoSpace(t *testing.T) {
+	p, err := New("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if _, err := p.Alloc(1 << 50); !errors.Is(err, ErrNoSpace) {
+		t.Errorf("a petabyte: %v", err)
+	}
+}

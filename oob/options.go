@@ -1,0 +1,57 @@
+package oob
+
+import (
+	"fmt"
+
+	"github.com/khamsin-io/khamsin/vsync"
+)
+
+// Option changes how a Store works.
+type Option func(*settings)
+
+type settings struct {
+	transfers int
+	dir       string
+	loss      float64
+	nice      int
+}
+
+// Defaults and bounds.
+const (
+	maxTransfersMax = 256
+	defaultNice     = 5
+	niceMax         = 19
+)
+
+// WithMaxTransfers sets how many transfers run at once in the whole group, from 1 to 256. Each uses a multicast address
+// of its own. What the group's first member has counts. The default is Config.MaxTransfers: 4, or what ISIS_OOBMAXIPMCADDRS
+// says.
+func WithMaxTransfers(n int) Option { return func(s *settings) { s.transfers = n } }
+
+// WithDirectory lets objects be files in a directory, without names, instead of memory: for more bytes than there is
+// memory.
+func WithDirectory(dir string) Option { return func(s *settings) { s.dir = dir } }
+
+// WithNice sets by how much the threads that move bytes give way to others, 0 to 19; see setpriority(2). The default is
+// 5.
+func WithNice(n int) Option { return func(s *settings) { s.nice = n } }
+
+// WithReceiveLoss throws away a share of the packets of transfers that arrive, 0 to 1, each by chance: to measure and
+// test what losses do.
+func WithReceiveLoss(share float64) Option { return func(s *settings) { s.loss = share } }
+
+func newSettings(c vsync.Config, opts []Option) (settings, error) {
+	s := settings{transfers: c.MaxTransfers, nice: defaultNice}
+	for _, o := range opts {
+		o(&s)
+	}
+	switch {
+	case s.transfers < 1 || s.transfers > maxTransfersMax:
+		return s, fmt.Errorf("%d transfers at once: want 1 to %d", s.transfers, maxTransfersMax)
+	case s.loss < 0 || s.loss >= 1:
+		return s, fmt.Errorf("a loss of %v: want at least 0 and less than 1", s.loss)
+	case s.nice < 0 || s.nice > niceMax:
+		return s, fmt.Errorf("a niceness of %d: want 0 to %d", s.nice, niceMax)
+	}
+	return s, nil
+}

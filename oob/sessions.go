@@ -1,0 +1,569 @@
+package oob
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"net"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/khamsin-io/khamsin/dataplane"
+	"github.com/khamsin-io/khamsin/oob/internal/cast"
+	"github.com/khamsin-io/khamsin/oob/internal/catalog"
+	"github.com/khamsin-io/khamsin/oob/internal/chain"
+	"github.com/khamsin-io/khamsin/oob/internal/transfer"
+	"github.com/khamsin-io/khamsin/vsync"
+)
+
+// role is what a process does in a transfer.
+type role uint8
+
+const (
+	castSend role = iota
+	castReceive
+	chainReceive
+	chainSend // to one process
+)
+
+type sessionKey struct {
+	transfer uint64
+	role     role
+	peer     vsync.Address // of chainSend
+}
+
+// session is this process's part in a transfer.
+type session struct {
+	transfer catalog.Transfer // as it was when the session began
+	ctx      context.Context  // ends with the session
+	cancel   context.CancelFunc
+	addrs    map[vsync.Address]netip.Addr
+	targets  []vsync.Address              // of castSend, that are not done; guarded by Store.mu
+	sending  atomic.Pointer[cast.Sending] // of castSend
+	copies   []*copied                    // in use; guarded by Store.mu
+	shares   bool                         // of chainSend: what it sends is what another session brings
+
+	layout   *transfer.Layout // these three are written before ready is closed
+	items    []transfer.Item
+	incoming *chain.Incoming // of chainReceive
+	ready    chan struct{}
+}
+
+// retryAfter is how long a part that failed, for want of a socket for instance, waits before it begins anew.
+const retryAfter = time.Second
+
+// sync starts and stops sessions so that they are those that the catalogue asks for. Store.mu is held.
+func (s *Store) sync() {
+	wanted := make(map[sessionKey]*catalog.Transfer)
+	for _, t := range s.catalog.Transfers() {
+		target := slices.Contains(t.Targets, s.self)
+		switch {
+		case t.Cast && t.Source == s.self:
+			wanted[sessionKey{transfer: t.ID, role: castSend}] = t
+		case t.Cast && target:
+			wanted[sessionKey{transfer: t.ID, role: castReceive}] = t
+		case !t.Cast:
+			if target {
+				wanted[sessionKey{transfer: t.ID, role: chainReceive}] = t
+			}
+			for _, a := range t.Targets {
+				if s.catalog.Upstream(t, a) == s.self {
+					wanted[sessionKey{transfer: t.ID, role: chainSend, peer: a}] = t
+				}
+			}
+		}
+	}
+	for key, x := range s.sessions {
+		t := wanted[key]
+		if t == nil {
+			s.stopSession(key, x)
+			continue
+		}
+		delete(wanted, key)
+		if key.role == castSend {
+			s.thin(x, t)
+		}
+	}
+	// What receives begins first: what passes on needs it.
+	for key, t := range wanted {
+		if key.role != chainSend {
+			s.startSession(key, t)
+		}
+	}
+	for key, t := range wanted {
+		if key.role == chainSend {
+			s.startSession(key, t)
+		}
+	}
+	for name, c := range s.arriving {
+		if o := s.catalog.Object(name); o == nil || o.Gen != c.gen || !slices.Contains(o.Wanted, s.self) {
+			s.drop(name)
+		}
+	}
+}
+
+// thin takes the targets out of a sending that have everything, or are not targets any more.
+func (s *Store) thin(x *session, t *catalog.Transfer) {
+	for _, a := range x.targets {
+		if !slices.Contains(t.Targets, a) {
+			if c := x.sending.Load(); c != nil {
+				c.Gone(a.Incarnation)
+			}
+		}
+	}
+	x.targets = slices.Clone(t.Targets)
+}
+
+func (s *Store) stopSession(key sessionKey, x *session) {
+	delete(s.sessions, key)
+	x.cancel()
+}
+
+// startSession starts this process's part of a transfer. Store.mu is held.
+func (s *Store) startSession(key sessionKey, t *catalog.Transfer) {
+	x := &session{
+		transfer: *t, targets: slices.Clone(t.Targets), ready: make(chan struct{}),
+		addrs: make(map[vsync.Address]netip.Addr),
+	}
+	x.transfer.Targets, x.transfer.Items = slices.Clone(t.Targets), slices.Clone(t.Items)
+	for _, a := range t.Path {
+		if m := s.catalog.Member(a); m != nil {
+			x.addrs[a] = m.IP
+		}
+	}
+	var work func() error
+	switch key.role {
+	case castSend:
+		s.use(x)
+		work = func() error { return s.sendCast(x) }
+	case castReceive, chainReceive:
+		digests := make([]catalog.Digest, len(t.Items))
+		for i, it := range t.Items {
+			if o := s.catalog.Object(it.Name); o != nil && o.Gen == it.Gen {
+				digests[i] = o.Digest
+			}
+		}
+		receive := s.receiveCast
+		if key.role == chainReceive {
+			receive = s.receiveChain
+		}
+		work = func() error {
+			r, err := s.prepare(x, digests)
+			if err != nil {
+				return err
+			}
+			return receive(x, r)
+		}
+	case chainSend:
+		peer := s.catalog.Member(key.peer)
+		if peer == nil {
+			return
+		}
+		to := netip.AddrPortFrom(peer.IP, peer.TCP)
+		upstream := s.sessions[sessionKey{transfer: t.ID, role: chainReceive}]
+		if upstream == nil {
+			s.use(x)
+		}
+		work = func() error { return s.sendChain(x, upstream, to) }
+	}
+	x.ctx, x.cancel = context.WithCancel(s.ctx)
+	s.sessions[key] = x
+	s.all.Add(1)
+	go func() {
+		defer s.all.Done()
+		s.run(key, x, work)
+	}()
+}
+
+// use takes the objects of a transfer that this process holds. What it does not hold any more is empty, which nobody
+// wants. Store.mu is held.
+func (s *Store) use(x *session) {
+	for _, it := range x.transfer.Items {
+		c := s.copies[it.Name]
+		if c == nil || c.gen != it.Gen || !c.held {
+			x.items = append(x.items, transfer.NewItem(make([]byte, it.Size), catalog.Digest{}))
+			continue
+		}
+		c.refs++
+		x.copies = append(x.copies, c)
+		x.items = append(x.items, c.item)
+	}
+}
+
+// run does the work, again if it fails while the transfer goes on, and then gives back what was used.
+func (s *Store) run(key sessionKey, x *session, work func() error) {
+	for x.ctx.Err() == nil {
+		err := onThread(work)
+		if x.ctx.Err() != nil || err == nil || cast.Stopped(err) {
+			break
+		}
+		s.log.Warn("objects: a transfer failed here", "transfer", x.transfer.ID, "err", err)
+		if key.role == castReceive || key.role == chainReceive {
+			s.submit(catalog.Command{Kind: catalog.KindCannot, Items: x.transfer.Items})
+			break
+		}
+		select {
+		case <-x.ctx.Done():
+		case <-time.After(retryAfter):
+		}
+	}
+	<-x.ctx.Done()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range x.copies {
+		s.release(c)
+	}
+	x.copies = nil
+}
+
+// onThread calls f on a goroutine, whose thread f may keep: it ends with the goroutine.
+func onThread(f func() error) (err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		err = f()
+	}()
+	<-done
+	return err
+}
+
+func (x *session) sizes() []uint64 {
+	var list []uint64
+	for _, it := range x.transfer.Items {
+		list = append(list, it.Size)
+	}
+	return list
+}
+
+// prepare makes room for what will arrive, and returns what notes it.
+func (s *Store) prepare(x *session, digests []catalog.Digest) (*transfer.Receiver, error) {
+	unit := x.transfer.Unit
+	if !x.transfer.Cast {
+		unit = chain.Unit
+	}
+	var err error
+	if x.layout, err = transfer.NewLayout(unit, x.sizes()); err != nil {
+		return nil, err
+	}
+	copies := make([]*copied, len(x.transfer.Items))
+	for i, it := range x.transfer.Items {
+		if copies[i], err = s.room(x, it, digests[i]); err != nil {
+			return nil, err
+		}
+		x.items = append(x.items, copies[i].item)
+	}
+	r, err := transfer.NewReceiver(x.layout, x.items)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, c := range copies {
+		if c.held {
+			continue
+		}
+		if c.partial != nil {
+			r.Adopt(i, c.partial, c.partialItem)
+		}
+		c.partial, c.partialItem = r, i
+	}
+	return r, nil
+}
+
+// room returns the copy of an item that arrives: the one that another transfer had begun, or a new one.
+func (s *Store) room(x *session, it catalog.Item, d catalog.Digest) (*copied, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.copies[it.Name]; c != nil && c.gen == it.Gen {
+		c.refs++
+		x.copies = append(x.copies, c)
+		return c, nil
+	}
+	b, err := s.pool.Alloc(int64(it.Size))
+	if err != nil {
+		return nil, named(it.Name, err)
+	}
+	c := &copied{name: it.Name, size: it.Size, gen: it.Gen, block: b, item: transfer.NewItem(b.Data, d), refs: 1}
+	x.copies = append(x.copies, c)
+	if x.ctx.Err() != nil {
+		return c, nil // the transfer has ended meanwhile
+	}
+	if o := s.catalog.Object(it.Name); o != nil && o.Gen == it.Gen && slices.Contains(o.Wanted, s.self) {
+		if old := s.copies[it.Name]; old != nil {
+			s.release(old)
+		}
+		c.refs++
+		s.copies[it.Name], s.arriving[it.Name] = c, c
+	}
+	return c, nil
+}
+
+// write puts bytes in their place, where they are not received in place.
+func (s *Store) write(x *session) func(item int, b []byte, off int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	copies := slices.Clone(x.copies)
+	return func(item int, b []byte, off int64) error { return copies[item].block.WriteAt(b, off) }
+}
+
+// have tells the group that everything has arrived here.
+func (s *Store) have(x *session) {
+	s.submit(catalog.Command{Kind: catalog.KindHave, Items: x.transfer.Items})
+}
+
+// castPath returns where the packets of a transfer go.
+func (s *Store) castPath(x *session) cast.Path {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(s.group.System().Config().SystemName + "/" + s.group.Name()))
+	// Transfers use the upper end of the range; groups use the lower one.
+	span := max(1, (s.path.High-s.path.Low)/2)
+	ch := dataplane.Channel(s.path.High - (h.Sum32()%64*maxTransfersMax+uint32(x.transfer.Slot))%span)
+	p := cast.Path{
+		IP: s.path.IP, Interface: s.index, Group: ch.IPv4(), Port: s.path.GroupPort, TTL: s.path.TTL,
+	}
+	if s.path.IP.Is6() {
+		p.Group = ch.IPv6()
+	}
+	for a, ip := range x.addrs { // in any order
+		p.Loop = p.Loop || ip == s.path.IP && a != s.self
+	}
+	return p
+}
+
+func (s *Store) sendCast(x *session) error {
+	layout, err := transfer.NewLayout(x.transfer.Unit, x.sizes())
+	if err != nil {
+		return err
+	}
+	keys, err := s.keys()
+	if err != nil {
+		return err
+	}
+	c := &cast.Sending{
+		Path: s.castPath(x), ID: uint32(x.transfer.ID), Layout: layout, Items: x.items, Counters: &s.casts,
+		Stop: x.ctx.Done(), Nice: s.settings.nice,
+	}
+	if keys != nil {
+		c.Keys = keys
+	}
+	s.mu.Lock()
+	for _, a := range x.targets {
+		c.Receivers = append(c.Receivers, cast.Receiver{ID: a.Incarnation, IP: x.addrs[a]})
+	}
+	x.sending.Store(c)
+	s.mu.Unlock()
+	return c.Run()
+}
+
+func (s *Store) receiveCast(x *session, r *transfer.Receiver) error {
+	keys, err := s.keys()
+	if err != nil {
+		return err
+	}
+	if r.Complete() {
+		s.have(x)
+		return nil
+	}
+	c := &cast.Receiving{
+		Path: s.castPath(x), ID: uint32(x.transfer.ID), Receiver: r, Self: s.self.Incarnation,
+		Source: x.addrs[x.transfer.Source], Direct: s.pool.Direct(), Write: s.write(x), Counters: &s.casts,
+		Stop: x.ctx.Done(), Loss: s.settings.loss, Nice: s.settings.nice,
+	}
+	if keys != nil {
+		c.Keys = keys
+	}
+	return c.Run(func() {}, func() { s.have(x) })
+}
+
+func (s *Store) receiveChain(x *session, r *transfer.Receiver) error {
+	keys, err := s.keys()
+	if err != nil {
+		return err
+	}
+	x.incoming = &chain.Incoming{
+		Receiver: r, Direct: s.pool.Direct(), Write: s.write(x), Progress: chain.NewProgress(r.Next(0)), Counters: &s.links,
+	}
+	if keys != nil {
+		x.incoming.Keys = keys
+	}
+	if r.Complete() {
+		s.have(x)
+	}
+	close(x.ready)
+	<-x.ctx.Done()
+	x.incoming.Stop()
+	return nil
+}
+
+func (s *Store) sendChain(x, upstream *session, to netip.AddrPort) error {
+	keys, err := s.keys()
+	if err != nil {
+		return err
+	}
+	o := &chain.Outgoing{
+		Local: s.path.IP, Peer: to, Transfer: x.transfer.ID, Self: s.self.Incarnation, Items: x.items, Counters: &s.links,
+	}
+	if keys != nil {
+		o.Keys = keys
+	}
+	if upstream != nil {
+		select {
+		case <-upstream.ready:
+		case <-upstream.ctx.Done():
+		case <-x.ctx.Done():
+			return nil
+		}
+		if s.share(x, upstream) {
+			o.Layout, o.Items, o.Progress = upstream.layout, upstream.items, upstream.incoming.Progress
+			return o.Run(x.ctx)
+		}
+		o.Items = x.items
+	}
+	if o.Layout, err = transfer.NewLayout(chain.Unit, x.sizes()); err != nil {
+		return err
+	}
+	o.Progress = chain.NewProgress(o.Layout.Total())
+	return o.Run(x.ctx)
+}
+
+// share takes the copies that another session brings. When that has ended, everything is here, and false is returned.
+func (s *Store) share(x, from *session) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case x.shares || len(x.items) > 0:
+		return x.shares // before, already
+	case len(from.copies) == 0:
+		s.use(x)
+		return false
+	}
+	x.shares = true
+	for _, c := range from.copies {
+		c.refs++
+		x.copies = append(x.copies, c)
+	}
+	return true
+}
+
+// accept takes the links of chains that other processes make.
+func (s *Store) accept() {
+	for {
+		c, err := s.listener.Accept()
+		if err != nil {
+			if s.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			s.log.Warn("objects: accept", "err", err)
+			select {
+			case <-s.ctx.Done():
+			case <-time.After(retryAfter):
+			}
+			continue
+		}
+		if s.greeters.Add(1) > greetersMax {
+			s.greeters.Add(-1)
+			s.links.Refused.Add(1)
+			_ = c.Close()
+			continue
+		}
+		s.all.Go(func() {
+			defer s.greeters.Add(-1)
+			defer func() { _ = c.Close() }()
+			defer context.AfterFunc(s.ctx, func() { _ = c.Close() })()
+			if err := s.link(c); err != nil && s.ctx.Err() == nil {
+				s.links.Refused.Add(1)
+				s.log.Debug("objects: link", "from", c.RemoteAddr(), "err", err)
+			}
+		})
+	}
+}
+
+// greetersMax is how many connections are served at once.
+const greetersMax = 1024
+
+// sessionPatience is how long a link waits until this process, too, knows of its transfer.
+const sessionPatience = 5 * time.Second
+
+func (s *Store) link(c net.Conn) error {
+	g, err := chain.ReadGreeting(c)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, sessionPatience)
+	defer cancel()
+	x, err := s.await(ctx, sessionKey{transfer: g.Transfer, role: chainReceive})
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(x.ctx, func() { _ = c.Close() })()
+	return onThread(func() error { return x.incoming.Serve(c, g, func() { s.have(x) }) })
+}
+
+// await waits until there is a session, and it is ready.
+func (s *Store) await(ctx context.Context, key sessionKey) (*session, error) {
+	for {
+		s.mu.Lock()
+		x, changed := s.sessions[key], s.changed
+		s.mu.Unlock()
+		ready := changed
+		if x != nil {
+			ready = x.ready
+		}
+		select {
+		case <-ready:
+			if x != nil {
+				return x, nil
+			}
+		case <-ctx.Done():
+			return nil, fmt.Errorf("no transfer %d here: %w", key.transfer, context.Cause(ctx))
+		}
+	}
+}
+
+// secret makes the keys of transfers.
+type secret []byte
+
+// keys returns what packets are sealed with: nil in a group and a system without keys.
+func (s *Store) keys() (secret, error) {
+	const purpose = "bulk objects"
+	if key, err := s.group.DeriveKey(purpose); err == nil {
+		return key, nil
+	}
+	key, err := s.group.System().DeriveKey(purpose + " of group " + s.group.Name())
+	if errors.Is(err, vsync.ErrNoKey) {
+		return nil, nil
+	}
+	return key, err
+}
+
+func (k secret) aead(info string) (cipher.AEAD, error) {
+	key, err := hkdf.Key(sha256.New, k, nil, info, vsync.KeyLen)
+	if err != nil {
+		return nil, err
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}
+
+// Control returns the cipher of probes and feedbacks.
+func (k secret) Control() (cipher.AEAD, error) { return k.aead("control") }
+
+// Data returns the cipher of the bytes of one sender, or one link, which has a salt of its own.
+func (k secret) Data(salt []byte) (cipher.AEAD, error) { return k.aead("data " + string(salt)) }
+
+func addrPort(a net.Addr) netip.AddrPort {
+	if t, ok := a.(*net.TCPAddr); ok {
+		return t.AddrPort()
+	}
+	return netip.AddrPort{}
+}

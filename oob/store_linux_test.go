@@ -1,0 +1,640 @@
+package oob
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/khamsin-io/khamsin/transports/mem"
+	"github.com/khamsin-io/khamsin/vsync"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const patience = 30 * time.Second
+
+func within(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// member is one process of a test's group.
+type member struct {
+	sys   *vsync.System
+	group *vsync.Group
+	store *Store
+}
+
+// cluster starts members whose messages stay in this process, and whose bulk packets go over the loopback.
+type cluster struct {
+	t       testing.TB
+	hub     *mem.Hub
+	system  []vsync.Option
+	group   []vsync.GroupOption
+	store   []Option
+	members []*member
+}
+
+func newCluster(t testing.TB, n int, change ...func(c *cluster)) *cluster {
+	t.Helper()
+	c := &cluster{t: t, hub: mem.NewHub()}
+	for _, f := range change {
+		f(c)
+	}
+	for range n {
+		c.join()
+	}
+	c.settle()
+	return c
+}
+
+func (c *cluster) join() *member {
+	c.t.Helper()
+	sys, err := vsync.Start(context.Background(), append(slices.Clone(c.system),
+		vsync.WithTransport(vsync.Mem(c.hub)), vsync.WithDiscovery(60*time.Millisecond),
+		vsync.WithHeartbeat(50*time.Millisecond), vsync.WithSuspectAfter(3*time.Second), vsync.WithMute(),
+	)...)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	m := &member{sys: sys, group: sys.NewGroup("objects of "+c.t.Name(), c.group...)}
+	if m.store, err = Attach(m.group, c.store...); err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() {
+		_ = sys.Close()
+		_ = m.store.Close()
+	})
+	if err := m.group.Join(within(c.t)); err != nil {
+		c.t.Fatal(err)
+	}
+	c.members = append(c.members, m)
+	return m
+}
+
+// settle waits until all members know where all others' packets go.
+func (c *cluster) settle() {
+	c.t.Helper()
+	ctx := within(c.t)
+	for _, m := range c.members {
+		for {
+			changed := m.store.Changed()
+			if m.store.members() == len(c.members) {
+				break
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				c.t.Fatal("the members do not find each other")
+			}
+		}
+	}
+}
+
+// members returns how many members have said where their packets go.
+func (s *Store) members() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := s.group.View()
+	for i := range v.Size() {
+		if m := s.catalog.Member(v.Members[i]); m != nil && m.Unit > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+func (c *cluster) addresses(numbers ...int) (list []vsync.Address) {
+	for _, i := range numbers {
+		list = append(list, c.members[i].sys.Address())
+	}
+	return list
+}
+
+func randomBytes(seed uint64, n int) []byte {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	b := make([]byte, n)
+	for i := 0; i+8 <= n; i += 8 {
+		v := rng.Uint64()
+		for k := range 8 {
+			b[i+k] = byte(v >> (8 * k))
+		}
+	}
+	return b
+}
+
+// put registers random bytes and returns them.
+func (m *member) put(t testing.TB, name string, size int) []byte {
+	t.Helper()
+	o, err := m.store.Create(name, int64(size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := randomBytes(uint64(len(name))+uint64(size), size)
+	copy(o.Bytes(), b)
+	if err := m.store.Register(within(t), o); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// want checks that a member gets an object with some bytes.
+func (m *member) want(t testing.TB, name string, b []byte) {
+	t.Helper()
+	o, err := m.store.Fetch(within(t), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	if !bytes.Equal(o.Bytes(), b) {
+		t.Errorf("object %s differs", name)
+	}
+}
+
+// modes are the ways in which bytes travel, and who may read them.
+func modes() map[string]func(c *cluster) {
+	key := vsync.StaticKey(bytes.Repeat([]byte{3}, vsync.KeyLen))
+	unicast := func(c *cluster) { c.system = append(c.system, withNetwork(vsync.Network{UnicastOnly: true})) }
+	tcp := func(c *cluster) { c.system = append(c.system, withNetwork(vsync.Network{TCPOnly: true})) }
+	return map[string]func(c *cluster){
+		"multicast": func(*cluster) {},
+		"unicast":   unicast,
+		"tcp":       tcp,
+		"multicast, group key": func(c *cluster) {
+			c.group = append(c.group, vsync.WithGroupKey(key))
+		},
+		"tcp, system key":  func(c *cluster) { tcp(c); c.system = append(c.system, vsync.WithSystemKey(key)) },
+		"multicast, files": func(c *cluster) { c.store = append(c.store, WithDirectory(c.t.TempDir())) },
+		"multicast, loss":  func(c *cluster) { c.store = append(c.store, WithReceiveLoss(0.05)) },
+	}
+}
+
+func withNetwork(n vsync.Network) vsync.Option {
+	c := vsync.DefaultConfig()
+	c.Network = n
+	return vsync.WithConfig(c)
+}
+
+// rows: OOB-01, OOB-02, OOB-06, OOB-07, OOB-08, OOB-12, OOB-13, OOB-17, OOB-18, OOB-20, OOB-23, OOB-26, OOB-27, OOB-33
+func TestReplicate(t *testing.T) {
+	for name, mode := range modes() {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, 4, mode)
+			a := c.members[0]
+			b := a.put(t, "f", 5<<20+17)
+			_, err := c.members[1].store.Await(within(t), func(l []Info) bool { return len(l) == 1 && len(l[0].Holders) == 1 })
+			if err != nil {
+				t.Fatal(err)
+			}
+			empty := c.members[1].put(t, "nothing", 0)
+			if err := a.store.Replicate("nothing", c.addresses(0, 1, 2)).Wait(within(t)); err != nil {
+				t.Fatal(err)
+			}
+			c.members[2].want(t, "nothing", empty)
+			done := make(chan error, 1)
+			r := c.members[1].store.Replicate("f", c.addresses(0, 2, 3))
+			r.Then(func(err error) { done <- err })
+			c.members[2].want(t, "f", b)
+			c.members[3].want(t, "f", b)
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			if i, err := c.members[1].store.Lookup("f"); err != nil || len(i.Holders) != 3 || i.State != Settled || i.Local {
+				t.Errorf("%+v %v", i, err)
+			}
+			if err := a.store.Replicate("f", c.addresses(3)).Wait(within(t)); err != nil {
+				t.Fatal(err)
+			}
+			if n := len(a.store.copyNames()); n != 0 && slices.Contains(a.store.copyNames(), "f") {
+				t.Error("a member that is not listed keeps its copy")
+			}
+			if err := a.store.Delete("f").Wait(within(t)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := a.store.Fetch(within(t), "f"); !errors.Is(err, ErrDeleted) {
+				t.Errorf("fetch of a deleted object: %v", err)
+			}
+		})
+	}
+}
+
+func (s *Store) copyNames() (names []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n := range s.copies {
+		names = append(names, n)
+	}
+	return names
+}
+
+// rows: OOB-04, OOB-09, OOB-11, OOB-24, OOB-25, OOB-43
+func TestErrors(t *testing.T) {
+	c := newCluster(t, 2)
+	a := c.members[0].store
+	for _, name := range []string{"", ".", "..", "a/b", "a\\b", "a\x00", "nul:", "x.", "x ", string([]byte{0xff}), string(make([]byte, 300))} {
+		if _, err := a.Create(name, 1); !errors.Is(err, ErrName) {
+			t.Errorf("name %q: %v", name, err)
+		}
+	}
+	check := func(what string, err, want error) {
+		t.Helper()
+		if !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", what, err, want)
+		}
+	}
+	check("unknown", a.Replicate("none", c.addresses(0)).Wait(within(t)), ErrNotFound)
+	c.members[0].put(t, "f", 100)
+	check("move in one call", a.Replicate("f", c.addresses(1)).Wait(within(t)), ErrLastCopy)
+	stranger := c.addresses(0)[0]
+	stranger.Incarnation++
+	check("a process that is no member", a.Replicate("f", []vsync.Address{stranger}).Wait(within(t)), vsync.ErrNotMember)
+	o, err := c.members[1].store.Create("f", 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	check("the name is taken", c.members[1].store.Register(within(t), o), ErrExists)
+	waiting := make(chan error, 1)
+	go func() {
+		_, err := c.members[1].store.Fetch(within(t), "f")
+		waiting <- err
+	}()
+	short, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	_, err = a.Fetch(short, "later")
+	check("fetch of what does not come", err, context.DeadlineExceeded)
+	if err := a.Delete("f").Wait(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	check("deleted while fetch waits", <-waiting, ErrDeleted)
+	_, err = a.Create("big", 1<<50)
+	check("no memory", err, ErrNoSpace)
+	_, err = Attach(c.members[0].sys.NewGroup("other"), WithMaxTransfers(0))
+	if err == nil {
+		t.Error("no transfers at all are accepted")
+	}
+}
+
+// A handler cannot wait for what its own group must deliver.
+//
+// rows: OOB-25
+func TestInsideAHandler(t *testing.T) {
+	got := make(chan error, 2)
+	c := newCluster(t, 1)
+	m := c.members[0]
+	g := m.sys.NewGroup("with a handler")
+	s, err := Attach(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = g.Handle(1, func(ctx context.Context, name string) {
+		_, err := s.Fetch(ctx, name)
+		got <- err
+		got <- s.Register(ctx)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Join(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Send(within(t), 1, "x"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := <-got; !errors.Is(err, vsync.ErrWouldBlock) {
+			t.Errorf("%v, want ErrWouldBlock", err)
+		}
+	}
+	if err := g.Leave(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// rows: OOB-28, OOB-29, FUT-20
+func TestOnArrive(t *testing.T) {
+	c := newCluster(t, 2)
+	var mu sync.Mutex
+	var names []string
+	grew := make(chan struct{}, 10)
+	for range 2 {
+		c.members[1].store.OnArrive(func(o *Object) {
+			mu.Lock()
+			names = append(names, o.Name())
+			mu.Unlock()
+			if err := o.Close(); err != nil {
+				t.Error(err)
+			}
+			grew <- struct{}{}
+		})
+	}
+	c.members[0].put(t, "f", 100)
+	if err := c.members[0].store.Replicate("f", c.addresses(0, 1)).Wait(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	<-grew
+	<-grew
+	if !slices.Equal(names, []string{"f", "f"}) {
+		t.Errorf("notified of %v", names)
+	}
+}
+
+// rows: OOB-20, OOB-21, OOB-22
+func TestEdit(t *testing.T) {
+	c := newCluster(t, 3)
+	a, b := c.members[0], c.members[1]
+	first := a.put(t, "f", 300_000)
+	if err := a.store.Replicate("f", c.addresses(0, 1)).Wait(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	o, err := a.store.Fetch(within(t), "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := o.Edit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e[1000]++
+	b.want(t, "f", first)
+	if err := b.store.Replicate("f", c.addresses(0, 1, 2)).Wait(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	c.members[2].want(t, "f", first)
+	if err := a.store.Replicate("f", c.addresses(0, 1)).Wait(within(t)); err != nil { // 2 loses it
+		t.Fatal(err)
+	}
+	second := bytes.Clone(e)
+	r := a.store.Replicate("f", c.addresses(0, 1, 2))
+	e[2000]++
+	if err := r.Wait(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	c.members[2].want(t, "f", second)
+	b.want(t, "f", first)
+	if err := o.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// rows: OOB-42, OOB-31, OOB-30
+func TestHolderDies(t *testing.T) {
+	c := newCluster(t, 4)
+	b := c.members[0].put(t, "f", 64<<20)
+	if err := c.members[0].store.Replicate("f", c.addresses(0, 1)).Wait(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	c.members[1].store.Replicate("f", c.addresses(0, 1, 2, 3))
+	_, err := c.members[1].store.Await(within(t), func(l []Info) bool { return len(l) > 0 && l[0].State == Moving })
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.members[0].sys.Kill()
+	c.members[2].want(t, "f", b)
+	c.members[3].want(t, "f", b)
+	list, err := c.members[1].store.Await(within(t), func(l []Info) bool { return len(l) > 0 && len(l[0].Holders) == 3 })
+	if err != nil {
+		t.Fatalf("%v: %+v", err, list)
+	}
+}
+
+// rows: OOB-31, OOB-40
+func TestNobodyIsLeft(t *testing.T) {
+	c := newCluster(t, 3, func(c *cluster) { c.store = append(c.store, WithReceiveLoss(0.98)) }) // it takes long
+	c.members[0].put(t, "f", 64<<20)
+	c.members[1].store.Replicate("f", c.addresses(0, 1, 2))
+	_, err := c.members[1].store.Await(within(t), func(l []Info) bool { return len(l) > 0 && l[0].State == Moving })
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.members[0].sys.Kill()
+	if _, err := c.members[2].store.Fetch(within(t), "f"); !errors.Is(err, ErrLost) {
+		t.Errorf("fetch: %v, want ErrLost, unless it was faster", err)
+	}
+	if err := c.members[2].store.uses(within(t), 0); err != nil {
+		t.Error(err)
+	}
+}
+
+// A request that was accepted is carried out even when its process dies at once; a joiner knows the catalogue.
+//
+// rows: OOB-40
+func TestRequesterDies(t *testing.T) {
+	c := newCluster(t, 4)
+	b := c.members[0].put(t, "f", 8<<20)
+	c.members[3].store.Replicate("f", c.addresses(0, 1, 2))
+	_, err := c.members[3].store.Await(within(t), func(l []Info) bool { return len(l) > 0 && len(l[0].Pending)+len(l[0].Holders) == 3 })
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.members[3].sys.Kill()
+	c.members[1].want(t, "f", b)
+	c.members[2].want(t, "f", b)
+	j := c.join()
+	if _, err := j.store.Lookup("f"); err != nil {
+		t.Error(err)
+	}
+	if err := j.store.Replicate("f", append(c.addresses(0, 1, 2), j.sys.Address())).Wait(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	j.want(t, "f", b)
+}
+
+// rows: OOB-14, OOB-15, OOB-16, OOB-19, OOB-03, OOB-05
+func TestManyObjects(t *testing.T) {
+	n := 5000
+	if testing.Short() {
+		n = 500
+	}
+	c := newCluster(t, 3, func(c *cluster) { c.store = append(c.store, WithMaxTransfers(200)) })
+	var objects []*Object
+	var names []string
+	for i := range n {
+		o, err := c.members[0].store.Create(fmt.Sprint("small ", i), 2000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		copy(o.Bytes(), fmt.Sprint("object ", i))
+		objects, names = append(objects, o), append(names, o.Name())
+	}
+	if err := c.members[0].store.Register(within(t), objects...); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.members[0].store.casts.SentPackets.Load(); got != 0 {
+		t.Errorf("registering sent %d packets", got)
+	}
+	for _, r := range c.members[0].store.ReplicateAll(names, c.addresses(0, 1, 2)) {
+		if err := r.Wait(within(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range n {
+		o, err := c.members[2].store.Fetch(within(t), names[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := fmt.Sprint("object ", i, "\x00"); string(o.Bytes()[:len(want)]) != want {
+			t.Fatalf("object %d is %q", i, o.Bytes()[:20])
+		}
+		if err := errors.Join(o.Close(), objects[i].Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, m := range c.members[1:] {
+		if got, want := m.store.casts.ReceivedBytes.Load(), uint64(n*2000*11/10); got > want {
+			t.Errorf("%d bytes were received for %d objects of 2,000", got, n)
+		}
+	}
+	// and many transfers at once, of objects too big to share one
+	for i := range 30 {
+		c.members[i%3].put(t, fmt.Sprint("big ", i), 2<<20)
+	}
+	var requests []*Request
+	for i := range 30 {
+		requests = append(requests, c.members[1].store.Replicate(fmt.Sprint("big ", i), c.addresses(0, 1, 2)))
+	}
+	for _, r := range requests {
+		if err := r.Wait(within(t)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// rows: OOB-39
+func TestRandomRequests(t *testing.T) {
+	n := 1000
+	if testing.Short() {
+		n = 200
+	}
+	c := newCluster(t, 4)
+	contents := map[string][]byte{}
+	for i := range 8 {
+		name := fmt.Sprint("o", i)
+		contents[name] = c.members[i%4].put(t, name, 1+i*37_000)
+	}
+	rng := rand.New(rand.NewPCG(1, 1))
+	for range n {
+		name := fmt.Sprint("o", rng.IntN(8))
+		var to []int
+		for i := range 4 {
+			if rng.IntN(2) == 0 {
+				to = append(to, i)
+			}
+		}
+		if len(to) > 0 {
+			c.members[rng.IntN(4)].store.Replicate(name, c.addresses(to...))
+		}
+	}
+	settled := func(l []Info) bool {
+		return len(l) == 8 && !slices.ContainsFunc(l, func(i Info) bool { return i.State != Settled })
+	}
+	for _, m := range c.members {
+		if err := m.store.idle(within(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, m := range c.members {
+		// What was ordered before this is known here when it ends.
+		if err := m.store.Delete("none").Wait(within(t)); !errors.Is(err, ErrNotFound) {
+			t.Fatal(err)
+		}
+		list, err := m.store.Await(within(t), settled)
+		if err != nil {
+			t.Fatalf("%v: %+v", err, list)
+		}
+		used := int64(0)
+		for _, o := range list {
+			if o.Local {
+				m.want(t, o.Name, contents[o.Name])
+				used += o.Size
+			}
+		}
+		if err := m.store.uses(within(t), used); err != nil {
+			t.Errorf("member %d: %v", i, err)
+		}
+	}
+}
+
+// idle waits until nothing that this process asked for is under way.
+func (s *Store) idle(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		n, changed := len(s.requests), s.changed
+		s.mu.Unlock()
+		if n == 0 {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("%d requests are open: %w", n, ctx.Err())
+		}
+	}
+}
+
+// uses waits until the objects take so many bytes here.
+func (s *Store) uses(ctx context.Context, bytes int64) error {
+	for s.pool.Used() != bytes {
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("%d bytes are used, want %d", s.pool.Used(), bytes)
+		}
+	}
+	return nil
+}
+
+// rows: OOB-34, OOB-36
+func TestFromFileAndViews(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "numbers")
+	want := randomBytes(1, 800_000)
+	if err := os.WriteFile(path, want, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := newCluster(t, 2)
+	o, err := c.members[0].store.FromFile("f", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.members[0].store.Register(within(t), o); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.members[0].store.Replicate("f", c.addresses(0, 1)).Wait(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.members[1].store.Fetch(within(t), "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := View[float64](o.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	y, err := View[float64](got.Bytes())
+	if err != nil || len(x) != 100_000 || len(y) != len(x) || got.Digest() != o.Digest() {
+		t.Errorf("%d and %d numbers, digests %s and %s, %v", len(x), len(y), o.Digest(), got.Digest(), err)
+	}
+	if _, err := View[uint64](want[1:]); err == nil {
+		t.Error("numbers at an odd address")
+	}
+	if err := errors.Join(o.Close(), got.Close()); err != nil {
+		t.Fatal(err)
+	}
+}

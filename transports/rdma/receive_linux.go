@@ -121,7 +121,7 @@ func (r *receiver) poll(batch []dataplane.Packet) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		if completed < limit {
+		if completed < limit && r.large.depth > 0 {
 			r.large.drained.Add(1)
 		}
 		if completed == 0 {

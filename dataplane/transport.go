@@ -117,8 +117,8 @@ type Caps struct {
 
 // A transport whose Caps say Large carries frames above its MTU from one process to another by a way of their own, in
 // order among themselves, and without loss while that way stands: a receiver without room slows its senders down. When
-// it breaks, or stands still, what is on it is lost and counted (SendDropped), and the next large frame makes a new one.
-// The arena's LargeTx pool has frames of that size.
+// it breaks, or stands still, what is on it is lost and counted (SendDropped), and the next large frame makes a new
+// one. The arena's LargeTx pool has frames of that size.
 
 // Stats counts what a transport did since it was opened. Reading it is safe from any goroutine; the numbers are each
 // exact but not a snapshot of one moment.

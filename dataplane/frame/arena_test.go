@@ -72,7 +72,8 @@ func TestFreshFrame(t *testing.T) {
 // Every byte of the arena belongs to one chunk or run at most: what is written through one frame is seen through no
 // other.
 func TestFramesDoNotOverlap(t *testing.T) {
-	a := open(t, Config{TxChunks: 5, RxRuns: 3, RunChunks: 3, ChunkSize: 256, Headroom: 10, LargeTx: 3, LargeRx: 2, LargeRun: 7})
+	a := open(t, Config{TxChunks: 5, RxRuns: 3, RunChunks: 3, ChunkSize: 256, Headroom: 10, LargeTx: 3, LargeRx: 2,
+		LargeRun: 7})
 	var frames []Frame
 	for _, p := range []*Pool{a.Tx(), a.Rx(), a.LargeTx(), a.LargeRx()} {
 		for p.Free() > 0 {

@@ -126,8 +126,8 @@ func testLargeForward(s *scene) {
 	a.expect(b, 0, payloads...)
 }
 
-// A receiver that takes no large frames loses none that were accepted and not counted, and does not keep the sender from
-// sending to others.
+// A receiver that takes no large frames loses none that were accepted and not counted, and does not keep the sender
+// from sending to others.
 func testLargeSlowReceiver(s *scene) {
 	a, b := s.pair()
 	c := s.open(Options{})

@@ -56,7 +56,7 @@ type Join int
 const (
 	JoinAuto    Join = iota // JoinSocket over RoCE v2, JoinManager over InfiniBand
 	JoinSocket              // an ordinary socket joins, by IGMP; RoCE v2 only
-	JoinManager             // the kernel's RDMA connection manager does: on InfiniBand by the subnet manager, on RoCE by IGMP
+	JoinManager             // the kernel's RDMA connection manager does: by the subnet manager, on RoCE by IGMP
 )
 
 // Config says how a transport is opened. Zero fields take their defaults; Device or Interface must be given.
@@ -89,9 +89,9 @@ type Config struct {
 	// MTU is the largest payload in bytes. Default: the port's MTU, or what a chunk of the arena holds if that is less.
 	MTU int
 
-	// Large is the largest payload in bytes to one process, up to LargeMax: those above the MTU go by a rail, which is a
-	// reliable queue pair to that process. Zero: there are none. A device that copies nothing into work requests has none
-	// either: see Caps.
+	// Large is the largest payload in bytes to one process, up to LargeMax: those above the MTU go by a rail, which is
+	// a reliable queue pair to that process. Zero: there are none. A device that copies nothing into work requests has
+	// none either: see Caps.
 	Large int
 
 	// LargeDepth is how many large frames may wait for Receive, from all senders together: beyond that they are slowed
@@ -108,9 +108,9 @@ type Config struct {
 	Inline int
 
 	// Arena sizes the frames. RxRuns are those that the users of Receive can hold; ReceiveDepth more are added for the
-	// device. Default: chunks that hold a headroom and the MTU, DefaultTxChunks and DefaultRxRuns of them; with Large, runs
-	// that hold it, DefaultLargeTx and DefaultLargeRx of them, and LargeDepth more for the device. All of it is pinned in
-	// memory: see docs/rdma.md for limits.
+	// device. Default: chunks that hold a headroom and the MTU, DefaultTxChunks and DefaultRxRuns of them; with Large,
+	// runs that hold it, DefaultLargeTx and DefaultLargeRx of them, and LargeDepth more for the device. All of it is
+	// pinned in memory: see docs/rdma.md for limits.
 	Arena frame.Config
 
 	// Log is told of failed and repaired queue pairs. Default: nothing is logged.

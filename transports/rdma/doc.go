@@ -1,5 +1,5 @@
-// Package rdma is the transport over RDMA verbs: InfiniBand's datagrams, reliable connections and one-sided writes, over
-// RoCE v2 and its software form (rdma_rxe).
+// Package rdma is the transport over RDMA verbs: InfiniBand's datagrams, reliable connections and one-sided writes,
+// over RoCE v2 and its software form (rdma_rxe).
 //
 // It is built with the tag rdma, on Linux, with cgo; in any other build Open fails with ErrNotBuilt. libibverbs is
 // opened when Open first needs it, so that one binary runs on all hosts and says "no RDMA device" where there is none.
@@ -16,9 +16,9 @@
 // the completions that are there. Small frames are copied into their work request and go home at once. Receive polls,
 // or sleeps on the completion channel's descriptor; nothing is allocated.
 //
-// Frames above the MTU, where Config.Large allows them, go to one process by a rail: a reliable queue pair that the first
-// of them has made, and that is made anew after it broke. They lie in the arena's large pools and come by a shared
-// receive queue of their own. A goroutine of the transport, its keeper, makes and ends rails.
+// Frames above the MTU, where Config.Large allows them, go to one process by a rail: a reliable queue pair that the
+// first of them has made, and that is made anew after it broke. They lie in the arena's large pools and come by a
+// shared receive queue of their own. A goroutine of the transport, its keeper, makes and ends rails.
 //
 // A Transport also writes into the memory of other processes: see dataplane.OneSided. Each Remote has a reliable
 // queue pair of its own, made by an exchange over TCP on the device's address.

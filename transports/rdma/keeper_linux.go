@@ -64,7 +64,8 @@ func (t *Transport) openRails() (err error) {
 		t.caps.Large = 0
 		return nil
 	}
-	k := &keeper{t: t, socket: socket, mail: make(chan letter, mailMax), bell: make(chan struct{}, 1), stop: make(chan struct{})}
+	k := &keeper{t: t, socket: socket, mail: make(chan letter, mailMax), bell: make(chan struct{}, 1)}
+	k.stop = make(chan struct{})
 	t.keeper = k
 	k.guests.init(t)
 	ls := &t.sender.rails
@@ -299,7 +300,8 @@ func (k *keeper) connect(from dataplane.Endpoint, w railWord) {
 		return
 	}
 	// Under the lock, for frames wait for it anyway; it is two calls of the kernel.
-	if err := k.t.connectPair(l.pair, l.psn, pairInfo{gid: l.to.IP, number: w.number, psn: w.psn}, railTimer); err != nil {
+	peer := pairInfo{gid: l.to.IP, number: w.number, psn: w.psn}
+	if err := k.t.connectPair(l.pair, l.psn, peer, railTimer); err != nil {
 		s.rails.fail(l, fmt.Errorf("to %v: %w", l.to, err))
 		return
 	}

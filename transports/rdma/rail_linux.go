@@ -17,14 +17,14 @@ import (
 const (
 	railDepth = 16 // frames that are on one rail at a time
 
-	// railTimer is the retransmission timer: 67 ms, so that after six retries a rail breaks in half a second, which costs
-	// less than waiting longer, for it is made anew. railPatience is longer: how long a full rail without progress, or the
-	// want of room for another rail, holds the sender up before frames are dropped.
+	// railTimer is the retransmission timer: 67 ms, so that after six retries a rail breaks in half a second, which
+	// costs less than waiting longer, for it is made anew. railPatience is longer: how long a full rail without
+	// progress, or the want of room for another rail, holds the sender up before frames are dropped.
 	railTimer    = 14
 	railPatience = 600 * time.Millisecond
 
-	// railStall is how long a rail may make no progress until it is given up. A device alone never does when the receiver
-	// lives but takes nothing; who is dead is for others to say.
+	// railStall is how long a rail may make no progress until it is given up. A device alone never does when the
+	// receiver lives but takes nothing; who is dead is for others to say.
 	railStall = 10 * time.Second
 )
 
@@ -63,7 +63,8 @@ func (l *rail) busy() bool {
 	return l.head != l.tail || l.state == railWanted || l.state == railAsking || l.state == railBroken
 }
 
-// rails are a sender's rails. All of it is guarded by the sender's mu; the keeper makes queue pairs and takes them down.
+// rails are a sender's rails. All of it is guarded by the sender's mu; the keeper makes queue pairs and takes them
+// down.
 type rails struct {
 	s        *sender
 	queue    queue

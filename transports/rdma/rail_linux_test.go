@@ -117,8 +117,8 @@ func TestRailIsRebuilt(t *testing.T) {
 			return failPair(g.byPeer[a.Local()].pair)
 		},
 	}
-	for round := range 4 {
-		if err := fail[round%2](); err != nil {
+	for round := range fail {
+		if err := fail[round](); err != nil {
 			t.Fatal(err)
 		}
 		send(5)
@@ -135,7 +135,7 @@ func TestRailIsRebuilt(t *testing.T) {
 			t.Errorf("round %d: %d of 5 frames came by the new rail", round, came-before)
 		}
 	}
-	if st, v := a.Stats(), a.Verbs(); came+int(st.SendDropped) < sent || v.Rails != 5 || v.RailFailures != 4 {
+	if st, v := a.Stats(), a.Verbs(); came+int(st.SendDropped) < sent || v.Rails != 3 || v.RailFailures != 2 {
 		t.Errorf("%d sent, %d came; %+v, %+v", sent, came, st, v)
 	}
 }
@@ -262,7 +262,8 @@ func TestLargeWork(t *testing.T) {
 	t.Logf("MEASURED: large frames of %d KiB: %.2f work requests each, %.3f signalled, %v allocations in a round of %d",
 		testLarge>>10, float64(after.WorkRequests-before.WorkRequests)/(21*8),
 		float64(after.Signalled-before.Signalled)/(21*8), allocs, len(batch))
-	if sent := after.LargeSent - before.LargeSent; allocs != 0 || sent != 21*8 || after.Signalled-before.Signalled > sent/4 {
+	sent, signals := after.LargeSent-before.LargeSent, after.Signalled-before.Signalled
+	if allocs != 0 || sent != 21*8 || signals > sent/4 {
 		t.Errorf("%d sent, %v allocations, %+v", sent, allocs, after)
 	}
 }
@@ -341,7 +342,8 @@ func TestChildReceives(t *testing.T) {
 		}
 		for _, p := range batch[:n] {
 			b := tr.Arena().Bytes(p.Frame)
-			if number := int(b[0])<<24 | int(b[1])<<16 | int(b[2])<<8 | int(b[3]); string(b) != string(pattern(number, len(b))) {
+			number := int(b[0])<<24 | int(b[1])<<16 | int(b[2])<<8 | int(b[3])
+			if string(b) != string(pattern(number, len(b))) {
 				t.Errorf("frame %d is not what was sent", number)
 				os.Exit(1)
 			}
@@ -353,14 +355,21 @@ func TestChildReceives(t *testing.T) {
 	}
 }
 
-// killInFlight sends large frames to a process that kill ends by SIGKILL while they are on their way. They come home, and
-// what was lost is counted; meanwhile the sender reaches others, and afterwards the process in the other's place.
-func killInFlight(t *testing.T, a, b *Transport, victim dataplane.Endpoint, kill func(), next func() dataplane.Endpoint) {
+// victim is a process that kill ends by SIGKILL; next starts another.
+type victim struct {
+	local dataplane.Endpoint
+	kill  func()
+	next  func() dataplane.Endpoint
+}
+
+// killInFlight sends large frames to a process that is killed while they are on their way. They come home, and what was
+// lost is counted; meanwhile the sender reaches others, and afterwards the process in the other's place.
+func killInFlight(t *testing.T, a, b *Transport, v victim) {
 	t.Helper()
 	stop := 0
 	small := 0
 	for sent := 0; stop < 40; sent++ {
-		p, ok := largeFilled(a, victim, sent, testLarge)
+		p, ok := largeFilled(a, v.local, sent, testLarge)
 		if ok {
 			n, err := a.Send([]dataplane.Packet{p})
 			if err != nil {
@@ -373,7 +382,7 @@ func killInFlight(t *testing.T, a, b *Transport, victim dataplane.Endpoint, kill
 			t.Fatal(err)
 		}
 		if sent == 20 {
-			kill() // with frames on the rail
+			v.kill() // with frames on the rail
 		}
 		if sent > 20 {
 			exchangeOne(t, a, b, 0)
@@ -388,12 +397,12 @@ func killInFlight(t *testing.T, a, b *Transport, victim dataplane.Endpoint, kill
 	}, a)
 	t.Logf("MEASURED: a process was killed with large frames on their way to it: %d were counted as lost, and %d "+
 		"datagrams went to another process meanwhile", a.Stats().SendDropped, small)
-	to := next()
+	to := v.next()
 	before := a.Verbs()
 	sendLarge(t, a, to, 10)
 	settle(t, "all is sent to the next one", func() bool { return home(a) }, a)
-	if v := a.Verbs(); v.RailFailures != before.RailFailures && v.Rails != before.Rails+1 {
-		t.Errorf("%+v, before %+v", v, before)
+	if after := a.Verbs(); after.RailFailures > before.RailFailures+1 || after.Rails != before.Rails+1 {
+		t.Errorf("%+v, before %+v", after, before)
 	}
 }
 
@@ -402,12 +411,12 @@ func TestRailToKilledProcess(t *testing.T) {
 	a, b := openUntilEnd(t, withLarge), openUntilEnd(t, nil)
 	first := startChild(t)
 	var second *child
-	killInFlight(t, a, b, first.local, func() {
+	killInFlight(t, a, b, victim{first.local, func() {
 		first.received(t, 1)
 		first.kill()
 	}, func() dataplane.Endpoint {
 		second = startChild(t)
 		return second.local
-	})
+	}})
 	second.received(t, 10)
 }

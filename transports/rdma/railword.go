@@ -3,8 +3,8 @@ package rdma
 import "encoding/binary"
 
 // railWord is what two transports tell each other of a rail. The side that sends frames asks, and ends, by a datagram
-// without a number to the other's queue pair, all that it knows of it; the side that receives them answers, and ends, to
-// an ordinary UDP socket, so that a process need not be in Receive to learn it.
+// without a number to the other's queue pair, all that it knows of it; the side that receives them answers, and ends,
+// to an ordinary UDP socket, so that a process need not be in Receive to learn it.
 //
 //	0     magic
 //	4     kind; the three bytes behind it are zero

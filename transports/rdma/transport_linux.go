@@ -354,7 +354,9 @@ func (t *Transport) release() error {
 	if t.receiver.large.srq != nil {
 		errs = append(errs, fault("shared receive queue", C.kh_destroy_srq(t.receiver.large.srq)))
 	}
-	errs = append(errs, closeQueue(t.sender.rails.queue.cq), closeQueue(t.sender.queue.cq), closeQueue(t.receiver.queue.cq))
+	for _, q := range []queue{t.sender.rails.queue, t.sender.queue, t.receiver.queue} {
+		errs = append(errs, closeQueue(q.cq))
+	}
 	errs = append(errs, closeChannel(t.receiver.queue.channel))
 	errs = append(errs, t.sender.close())
 	t.receiver.close()

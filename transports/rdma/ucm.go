@@ -7,9 +7,9 @@ import (
 	"net/netip"
 )
 
-// The kernel's RDMA connection manager takes commands by write on its device, each with a header: command, length of what
-// follows, length of the answer. The answer goes to an address in the command. See rdma/rdma_user_cm.h; integers are in
-// the machine's order, addresses as sockets have them.
+// The kernel's RDMA connection manager takes commands by write on its device, each with a header: command, length of
+// what follows, length of the answer. The answer goes to an address in the command. See rdma/rdma_user_cm.h; integers
+// are in the machine's order, addresses as sockets have them.
 const (
 	ucmDevice = "/dev/infiniband/rdma_cm"
 

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/khamsin-io/khamsin/dataplane"
+	"github.com/khamsin-io/khamsin/dataplane/clock"
 )
 
 // joinLimit is how long the subnet manager may take to make somebody a member of a group.
@@ -29,6 +30,7 @@ type manager struct {
 	fd     int
 	id     uint32
 	number uint64
+	clock  clock.Source
 }
 
 // openManager makes a manager on the device that has an IPv4 address.
@@ -37,7 +39,7 @@ func openManager(ip netip.Addr) (m *manager, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("rdma: %s: %w: load rdma_ucm", ucmDevice, err)
 	}
-	m = &manager{fd: fd}
+	m = &manager{fd: fd, clock: clock.Monotonic()}
 	if m.id, err = m.ask("create", func(answer uint64) []byte { return ucmCreateCommand(answer) }); err == nil {
 		err = m.write("bind "+ip.String(), ucmBindCommand(m.id, ip))
 	}
@@ -75,7 +77,7 @@ func (m *manager) join(group netip.Addr) (member uint32, at membership, err erro
 	if err != nil {
 		return 0, membership{}, err
 	}
-	for deadline := time.Now().Add(joinLimit); ; {
+	for deadline := m.clock.Now().Add(joinLimit); ; {
 		at, err = m.event(deadline)
 		if at.number == m.number || err != nil && at.number == 0 {
 			break
@@ -89,7 +91,7 @@ func (m *manager) join(group netip.Addr) (member uint32, at membership, err erro
 }
 
 // event waits for the next event, which is of a join that came to an end.
-func (m *manager) event(deadline time.Time) (membership, error) {
+func (m *manager) event(deadline clock.Time) (membership, error) {
 	var pin runtime.Pinner
 	defer pin.Unpin()
 	answer := new([ucmEventBytes]byte)
@@ -102,7 +104,7 @@ func (m *manager) event(deadline time.Time) (membership, error) {
 		case !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR):
 			return membership{}, err
 		}
-		left := time.Until(deadline)
+		left := deadline.Sub(m.clock.Now())
 		if left <= 0 {
 			return membership{}, os.ErrDeadlineExceeded
 		}

@@ -96,8 +96,8 @@ func TestWorkPerMessage(t *testing.T) {
 	}
 }
 
-// One-sided writes and large frames against our UDP, in the same machine: a ratio. Where the processor is emulated it is
-// no speed.
+// One-sided writes and large frames against our UDP, in the same machine: a ratio. Where the processor is emulated it
+// is no speed.
 func TestWriteAgainstUDP(t *testing.T) {
 	const total = 16 << 20
 	a, b := openUntilEnd(t, withLarge), openUntilEnd(t, func(c *Config) { withLarge(c); roomForBursts(c) })
@@ -130,8 +130,8 @@ func TestWriteAgainstUDP(t *testing.T) {
 			}
 			rates[j] = rate(bytes, began)
 		}
-		t.Logf("MEASURED: one-sided writes %.1f MiB/s; UDP of 1400 bytes %.1f, RDMA datagrams %.1f, large frames of %d "+
-			"KiB %.1f; write/UDP %.2f, large/UDP %.2f (emulated: the ratios count)", write, rates[0], rates[1],
+		t.Logf("MEASURED: one-sided writes %.1f MiB/s; UDP of 1400 bytes %.1f, RDMA datagrams %.1f, large frames of "+
+			"%d KiB %.1f; write/UDP %.2f, large/UDP %.2f (emulated: the ratios count)", write, rates[0], rates[1],
 			testLarge>>10, rates[2], write/rates[0], rates[2]/rates[0])
 	}
 }

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/khamsin-io/khamsin/dataplane"
 )
 
@@ -58,7 +60,7 @@ func (t *Transport) openRails() (err error) {
 	if !t.large() {
 		return nil
 	}
-	socket, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(t.ip, 0)))
+	socket, err := t.openAnswers()
 	if err != nil {
 		t.log.Warn("rdma: no frames above the MTU, for want of a socket for their rails", "error", err)
 		t.caps.Large = 0
@@ -88,6 +90,29 @@ func (t *Transport) openRails() (err error) {
 		}
 	}
 	return nil
+}
+
+// openAnswers opens the socket where answers come. Its packets go no further than others.
+func (t *Transport) openAnswers() (*net.UDPConn, error) {
+	socket, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(t.ip, 0)))
+	if err != nil {
+		return nil, err
+	}
+	raw, err := socket.SyscallConn()
+	if err == nil {
+		ctlErr := raw.Control(func(fd uintptr) {
+			if t.ip.Is4() {
+				err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TTL, t.cfg.TTL)
+			} else {
+				err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, t.cfg.TTL)
+			}
+		})
+		err = errors.Join(err, ctlErr)
+	}
+	if err != nil {
+		return nil, errors.Join(err, socket.Close())
+	}
+	return socket, nil
 }
 
 // openRailPair makes a queue pair for large frames, which is not connected yet.
@@ -294,14 +319,16 @@ func (k *keeper) read(l letter) {
 func (k *keeper) connect(from dataplane.Endpoint, w railWord) {
 	s := &k.t.sender
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	l := s.rails.ofAttempt(from, w.attempt)
-	if l == nil || l.state != railAsking {
+	awaited := l != nil && l.state == railAsking
+	s.mu.Unlock()
+	if !awaited {
 		return
 	}
-	// Under the lock, for frames wait for it anyway; it is two calls of the kernel.
-	peer := pairInfo{gid: l.to.IP, number: w.number, psn: w.psn}
-	if err := k.t.connectPair(l.pair, l.psn, peer, railTimer); err != nil {
+	err := k.t.connectPair(l.pair, l.psn, pairInfo{gid: l.to.IP, number: w.number, psn: w.psn}, railTimer)
+	s.mu.Lock() // meanwhile nobody but us could change its state
+	defer s.mu.Unlock()
+	if err != nil {
 		s.rails.fail(l, fmt.Errorf("to %v: %w", l.to, err))
 		return
 	}

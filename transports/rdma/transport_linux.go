@@ -263,7 +263,7 @@ func (t *Transport) Receive(batch []dataplane.Packet, wait dataplane.Wait) (int,
 		return 0, nil
 	}
 	n, err := t.receiver.poll(batch)
-	if t.receiver.stuck {
+	if t.receiver.stuck || t.receiver.large.empty() {
 		t.receiver.stalled.Inc()
 	}
 	if n > 0 || err != nil || wait.Timeout == 0 {

@@ -327,8 +327,9 @@ func (s *Store) List() []Info {
 	var list []Info
 	for _, o := range s.catalog.Objects() {
 		i := Info{
-			Name: o.Name, Size: int64(o.Size), Digest: digestText(o.Digest), Gen: o.Gen, Holders: slices.Clone(o.Holders),
-			Stale: slices.Clone(o.Stale), State: Settled, Local: slices.Contains(o.Holders, s.self),
+			Name: o.Name, Size: int64(o.Size), Digest: digestText(o.Digest), Gen: o.Gen,
+			Holders: slices.Clone(o.Holders),
+			Stale:   slices.Clone(o.Stale), State: Settled, Local: slices.Contains(o.Holders, s.self),
 		}
 		for _, a := range o.Wanted {
 			if !slices.Contains(o.Holders, a) {

@@ -117,6 +117,12 @@ func (s *Store) release(c *copied) {
 	c.block, c.edit, c.item.Data = nil, nil, nil
 }
 
+// Digest returns the digest of bytes, in hexadecimal, as Object.Digest does of an object's.
+func Digest(b []byte) string {
+	_, d := transfer.Sum(b)
+	return digestText(d)
+}
+
 func digestText(d catalog.Digest) string { return hex.EncodeToString(d[:]) }
 
 // View returns the bytes of an object as values of a fixed size: numbers, or arrays and structs of them, without
@@ -133,7 +139,8 @@ func View[T Fixed](b []byte) ([]T, error) {
 
 // Fixed are the types that View knows.
 type Fixed interface {
-	~int8 | ~int16 | ~int32 | ~int64 | ~uint8 | ~uint16 | ~uint32 | ~uint64 | ~float32 | ~float64 | ~complex64 | ~complex128
+	~int8 | ~int16 | ~int32 | ~int64 | ~uint8 | ~uint16 | ~uint32 | ~uint64 |
+		~float32 | ~float64 | ~complex64 | ~complex128
 }
 
 // CheckName tells what is wrong with a name: it must be legal as the name of a file everywhere.

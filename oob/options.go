@@ -24,8 +24,8 @@ const (
 )
 
 // WithMaxTransfers sets how many transfers run at once in the whole group, from 1 to 256. Each uses a multicast address
-// of its own. What the group's first member has counts. The default is Config.MaxTransfers: 4, or what ISIS_OOBMAXIPMCADDRS
-// says.
+// of its own. What the group's first member has counts. The default is Config.MaxTransfers: 4, or what
+// ISIS_OOBMAXIPMCADDRS says.
 func WithMaxTransfers(n int) Option { return func(s *settings) { s.transfers = n } }
 
 // WithDirectory lets objects be files in a directory, without names, instead of memory: for more bytes than there is

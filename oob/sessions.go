@@ -2,14 +2,7 @@ package oob
 
 import (
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/hkdf"
-	"crypto/sha256"
-	"errors"
-	"fmt"
 	"hash/fnv"
-	"net"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -259,10 +252,7 @@ func (s *Store) prepare(x *session, digests []catalog.Digest) (*transfer.Receive
 		}
 		x.items = append(x.items, copies[i].item)
 	}
-	r, err := transfer.NewReceiver(x.layout, x.items)
-	if err != nil {
-		return nil, err
-	}
+	r := transfer.NewReceiver(x.layout, x.items)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, c := range copies {
@@ -388,7 +378,8 @@ func (s *Store) receiveChain(x *session, r *transfer.Receiver) error {
 		return err
 	}
 	x.incoming = &chain.Incoming{
-		Receiver: r, Direct: s.pool.Direct(), Write: s.write(x), Progress: chain.NewProgress(r.Next(0)), Counters: &s.links,
+		Receiver: r, Direct: s.pool.Direct(), Write: s.write(x), Progress: chain.NewProgress(r.Next(0)),
+		Counters: &s.links,
 	}
 	if keys != nil {
 		x.incoming.Keys = keys
@@ -408,7 +399,8 @@ func (s *Store) sendChain(x, upstream *session, to netip.AddrPort) error {
 		return err
 	}
 	o := &chain.Outgoing{
-		Local: s.path.IP, Peer: to, Transfer: x.transfer.ID, Self: s.self.Incarnation, Items: x.items, Counters: &s.links,
+		Local: s.path.IP, Peer: to, Transfer: x.transfer.ID, Self: s.self.Incarnation, Items: x.items,
+		Counters: &s.links,
 	}
 	if keys != nil {
 		o.Keys = keys
@@ -450,120 +442,4 @@ func (s *Store) share(x, from *session) bool {
 		x.copies = append(x.copies, c)
 	}
 	return true
-}
-
-// accept takes the links of chains that other processes make.
-func (s *Store) accept() {
-	for {
-		c, err := s.listener.Accept()
-		if err != nil {
-			if s.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-				return
-			}
-			s.log.Warn("objects: accept", "err", err)
-			select {
-			case <-s.ctx.Done():
-			case <-time.After(retryAfter):
-			}
-			continue
-		}
-		if s.greeters.Add(1) > greetersMax {
-			s.greeters.Add(-1)
-			s.links.Refused.Add(1)
-			_ = c.Close()
-			continue
-		}
-		s.all.Go(func() {
-			defer s.greeters.Add(-1)
-			defer func() { _ = c.Close() }()
-			defer context.AfterFunc(s.ctx, func() { _ = c.Close() })()
-			if err := s.link(c); err != nil && s.ctx.Err() == nil {
-				s.links.Refused.Add(1)
-				s.log.Debug("objects: link", "from", c.RemoteAddr(), "err", err)
-			}
-		})
-	}
-}
-
-// greetersMax is how many connections are served at once.
-const greetersMax = 1024
-
-// sessionPatience is how long a link waits until this process, too, knows of its transfer.
-const sessionPatience = 5 * time.Second
-
-func (s *Store) link(c net.Conn) error {
-	g, err := chain.ReadGreeting(c)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(s.ctx, sessionPatience)
-	defer cancel()
-	x, err := s.await(ctx, sessionKey{transfer: g.Transfer, role: chainReceive})
-	if err != nil {
-		return err
-	}
-	defer context.AfterFunc(x.ctx, func() { _ = c.Close() })()
-	return onThread(func() error { return x.incoming.Serve(c, g, func() { s.have(x) }) })
-}
-
-// await waits until there is a session, and it is ready.
-func (s *Store) await(ctx context.Context, key sessionKey) (*session, error) {
-	for {
-		s.mu.Lock()
-		x, changed := s.sessions[key], s.changed
-		s.mu.Unlock()
-		ready := changed
-		if x != nil {
-			ready = x.ready
-		}
-		select {
-		case <-ready:
-			if x != nil {
-				return x, nil
-			}
-		case <-ctx.Done():
-			return nil, fmt.Errorf("no transfer %d here: %w", key.transfer, context.Cause(ctx))
-		}
-	}
-}
-
-// secret makes the keys of transfers.
-type secret []byte
-
-// keys returns what packets are sealed with: nil in a group and a system without keys.
-func (s *Store) keys() (secret, error) {
-	const purpose = "bulk objects"
-	if key, err := s.group.DeriveKey(purpose); err == nil {
-		return key, nil
-	}
-	key, err := s.group.System().DeriveKey(purpose + " of group " + s.group.Name())
-	if errors.Is(err, vsync.ErrNoKey) {
-		return nil, nil
-	}
-	return key, err
-}
-
-func (k secret) aead(info string) (cipher.AEAD, error) {
-	key, err := hkdf.Key(sha256.New, k, nil, info, vsync.KeyLen)
-	if err != nil {
-		return nil, err
-	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, err
-	}
-	return cipher.NewGCM(block)
-}
-
-// Control returns the cipher of probes and feedbacks.
-func (k secret) Control() (cipher.AEAD, error) { return k.aead("control") }
-
-// Data returns the cipher of the bytes of one sender, or one link, which has a salt of its own.
-func (k secret) Data(salt []byte) (cipher.AEAD, error) { return k.aead("data " + string(salt)) }
-
-func addrPort(a net.Addr) netip.AddrPort {
-	if t, ok := a.(*net.TCPAddr); ok {
-		return t.AddrPort()
-	}
-	return netip.AddrPort{}
 }

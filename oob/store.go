@@ -86,7 +86,8 @@ func Attach(g *vsync.Group, opts ...Option) (*Store, error) {
 	s := &Store{
 		group: g, self: sys.Address(), path: path, index: itf.Index, unit: unitOf(itf.MTU), settings: settings,
 		log: sys.Logger().With("group", g.Name()), catalog: catalog.New(settings.transfers),
-		copies: make(map[string]*copied), arriving: make(map[string]*copied), drafts: make(map[string]*register), requests: make(map[uint64]*Request),
+		copies: make(map[string]*copied), arriving: make(map[string]*copied), drafts: make(map[string]*register),
+		requests: make(map[uint64]*Request),
 		sessions: make(map[sessionKey]*session), changed: make(chan struct{}), queued: make(chan struct{}, 1),
 		arrived: make(chan struct{}, 1),
 	}
@@ -216,9 +217,9 @@ func (s *Store) draft(name string, b *memory.Block) *Object {
 	return s.handle(c)
 }
 
-// Register makes objects known to the group, with this process as their holder. No bytes move. It returns when they have
-// their place in the group's order, so that whatever is ordered later finds them, or ErrExists when a name is taken by
-// other bytes. From then on the bytes must not change but through Edit.
+// Register makes objects known to the group, with this process as their holder. No bytes move. It returns when they
+// have their place in the group's order, so that whatever is ordered later finds them, or ErrExists when a name is
+// taken by other bytes. From then on the bytes must not change but through Edit.
 func (s *Store) Register(ctx context.Context, objects ...*Object) error {
 	if s.port.InHandler(ctx) {
 		return fmt.Errorf("register: %w", vsync.ErrWouldBlock)

@@ -22,6 +22,7 @@ type order struct {
 	End    bool        `json:",omitempty"` // wait for the end of the system
 	Leave  bool        `json:",omitempty"` // leave the system
 	Floor  *floorOrder `json:",omitempty"` // measure the machine
+	Bulk   *bulkOrder  `json:",omitempty"` // replicate objects
 }
 
 // answer is a member process's.
@@ -33,6 +34,7 @@ type answer struct {
 	Views    int          `json:",omitempty"` // number of the newest view
 	At       int64        `json:",omitempty"` // when the process that was to be gone was left out
 	Floor    *floorReport `json:",omitempty"`
+	Bulk     *bulkReport  `json:",omitempty"`
 }
 
 // kid is a member process as its parent holds it.
@@ -95,7 +97,9 @@ func Member(ctx context.Context, in io.Reader, out io.Writer) error {
 	w := json.NewEncoder(out)
 	var m *member
 	var f floorServer
+	var b bulkMember
 	defer func() {
+		b.close()
 		if m != nil {
 			m.close()
 		}
@@ -137,6 +141,8 @@ func Member(ctx context.Context, in io.Reader, out io.Writer) error {
 		case o.Leave && m != nil:
 			m.close()
 			m = nil
+		case o.Bulk != nil:
+			a.Bulk, err = b.do(ctx, o.Bulk)
 		case o.Floor != nil:
 			a.Floor, err = f.do(ctx, o.Floor)
 		}

@@ -19,6 +19,7 @@ type perfCommand struct {
 	Run    perfRunCommand    `cmd:"" help:"Take part in a run that srun, mpirun or ssh starts on several hosts."`
 	Report perfReportCommand `cmd:"" help:"Make one HTML page of results."`
 	Floor  perfFloorCommand  `cmd:"" help:"Measure the machine itself: raw sockets, memory, rings."`
+	Bulk   perfBulkCommand   `cmd:"" help:"Measure the replication of big objects between processes of this host."`
 	Member perfMemberCommand `cmd:"" hidden:"" help:"One process of a measurement; started by it."`
 }
 

@@ -48,8 +48,9 @@ type Counters struct {
 	Repaired, Parity, Single       atomic.Uint64 // segments sent again, parity segments, those of both to one receiver
 	Probes, Feedbacks              atomic.Uint64
 	Corrupt                        atomic.Uint64 // chunks that were not what was sent
-	Malformed                      atomic.Uint64 // packets that are none, or not for this transfer, or not sealed as they must be
-	Lost                           atomic.Uint64 // packets that did not arrive
+	// packets that are none, or not for this transfer, or not sealed as they must be
+	Malformed atomic.Uint64
+	Lost      atomic.Uint64 // packets that did not arrive
 }
 
 // Receiver is a receiver as a sender knows it.
@@ -106,7 +107,7 @@ type Receiving struct {
 	Verified func(item int) // called when an object is complete
 }
 
-// errGone ends a transfer that was stopped.
+// errStopped ends a transfer that was stopped.
 var errStopped = errors.New("stopped") // immutable: an error
 
 // Stopped tells whether an error of Run means that Stop was closed.
@@ -149,4 +150,11 @@ func open(aead cipher.AEAD, packet []byte) ([]byte, bool) {
 func nonceOf(b *[nonceLen]byte, number uint32) []byte {
 	b[0], b[1], b[2], b[3] = byte(number), byte(number>>8), byte(number>>16), byte(number>>24)
 	return b[:]
+}
+
+// move is a packet that is not where it belongs.
+type move struct {
+	head transfer.Head
+	data []byte
+	from netip.AddrPort
 }

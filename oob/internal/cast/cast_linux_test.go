@@ -85,10 +85,7 @@ func (c trial) run(t testing.TB) (sent, received *Counters) {
 		for k := range items {
 			copies[i] = append(copies[i], transfer.NewItem(make([]byte, len(items[k].Data)), items[k].Digest))
 		}
-		rc, err := transfer.NewReceiver(layout, copies[i])
-		if err != nil {
-			t.Fatal(err)
-		}
+		rc := transfer.NewReceiver(layout, copies[i])
 		r := &Receiving{
 			Path: c.path, ID: 7, Receiver: rc, Self: uint64(i + 1), Source: c.path.IP, Direct: c.direct, Keys: c.keys,
 			Counters: received, Stop: stop, Loss: c.loss,
@@ -141,10 +138,12 @@ func TestLoopback(t *testing.T) {
 					name := fmt.Sprintf("direct=%v/sealed=%v/loss=%v/unit=%d", direct, keys != nil, loss, unit)
 					t.Run(name, func(t *testing.T) {
 						sent, got := trial{
-							path: loopback(t, n), unit: unit, sizes: []int{0, 3 << 20, 1, 70_000, 64 << 10}, receivers: 3, loss: loss,
+							path: loopback(t, n), unit: unit, sizes: []int{0, 3 << 20, 1, 70_000, 64 << 10},
+							receivers: 3, loss: loss,
 							direct: direct, keys: keys,
 						}.run(t)
-						t.Logf("%d packets, %d again, %d parity, %d moved of %d", sent.SentPackets.Load(), sent.Repaired.Load(),
+						t.Logf("%d packets, %d again, %d parity, %d moved of %d", sent.SentPackets.Load(),
+							sent.Repaired.Load(),
 							sent.Parity.Load(), got.Moved.Load(), got.ReceivedPackets.Load())
 					})
 				}
@@ -176,7 +175,8 @@ func TestForged(t *testing.T) {
 			}
 		}
 	})
-	_, got := trial{path: path, unit: 1408, sizes: []int{4 << 20}, receivers: 2, direct: true, keys: testKeys{[]byte("k")}}.run(t)
+	_, got := trial{path: path, unit: 1408, sizes: []int{4 << 20}, receivers: 2, direct: true,
+		keys: testKeys{[]byte("k")}}.run(t)
 	close(stop)
 	all.Wait()
 	if got.Malformed.Load() == 0 {

@@ -49,6 +49,7 @@ type receiveWork struct {
 
 	stash   []byte // packets that must be moved
 	moves   []move
+	landed  []uint32 // segments that were written
 	blocks  []uint32 // that got a segment and have parity
 	since   int      // packets since the last feedback
 	reports int
@@ -56,13 +57,6 @@ type receiveWork struct {
 	fb      transfer.Feedback
 	done    []bool
 	opened  []byte
-}
-
-// move is a packet that is not where it belongs.
-type move struct {
-	head transfer.Head
-	data []byte
-	from netip.AddrPort
 }
 
 const nowhere = ^uint32(0)
@@ -131,15 +125,15 @@ func (w *receiveWork) loop(complete func()) error {
 		}
 		if w.Receiver.Complete() && !told {
 			told = true
-			w.report()
+			w.report(false)
 			complete()
 		}
 		switch now := time.Now(); {
 		case w.since >= reportEvery:
-			w.report()
+			w.report(false)
 		case n+m > 0:
 		case w.since > 0 && now.Sub(w.last) > idleReport:
-			w.report()
+			w.report(false)
 		default:
 			await(waitMax, unix.POLLIN, w.group, w.own)
 		}
@@ -295,7 +289,10 @@ func (w *receiveWork) keep(h transfer.Head, data []byte, from netip.AddrPort) {
 func (w *receiveWork) saw(h *transfer.Head, size int) {
 	w.Receiver.Saw(h.Number)
 	if h.Type == transfer.TypeData {
+		w.Receiver.Touched(h.Index/transfer.BlockLen, h.Number)
 		w.Receiver.Passed(h.Index + 1)
+	} else {
+		w.Receiver.Touched(h.Index>>8, h.Number)
 	}
 	w.since++
 	w.Counters.ReceivedPackets.Add(1)
@@ -311,77 +308,41 @@ func (w *receiveWork) arrived(seg uint32) {
 	}
 }
 
+// run is bytes of one object, in a row, that are to be written.
+type run struct {
+	item int
+	off  int64
+	data []byte
+}
+
+// write writes the run and empties it.
+func (w *receiveWork) write(r *run) error {
+	b := r.data
+	if r.data = nil; len(b) == 0 {
+		return nil
+	}
+	return w.Write(r.item, b, r.off)
+}
+
+// follows tells whether data is what comes behind the run, in the object and in memory.
+func (r *run) follows(p transfer.Place, data []byte) bool {
+	return len(r.data) > 0 && p.Item == r.item && int64(p.Off) == r.off+int64(len(r.data)) &&
+		unsafe.SliceData(data) == (*byte)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(r.data)), len(r.data)))
+}
+
 // settle moves the packets that are not where they belong, and works out what parity allows to.
 func (w *receiveWork) settle() error {
-	var run struct {
-		item int
-		off  int64
-		data []byte
-	}
-	flush := func() error {
-		if len(run.data) == 0 {
-			return nil
-		}
-		b := run.data
-		run.data = nil
-		return w.Write(run.item, b, run.off)
-	}
-	var landed []uint32
+	var r run
+	w.landed = w.landed[:0]
 	for i := range w.moves {
-		m := &w.moves[i]
-		h := &m.head
-		if h.Type == transfer.TypeProbe {
-			var head [transfer.HeadLen]byte
-			h.Put(head[:])
-			w.probe(head[:], *h, m.data, m.from)
-			continue
+		if err := w.settleOne(&w.moves[i], &r); err != nil {
+			return err
 		}
-		data, ok := w.unseal(h, m.data)
-		if !ok {
-			w.Counters.Malformed.Add(1)
-			continue
-		}
-		w.saw(h, len(data))
-		if h.Type == transfer.TypeParity {
-			if err := flush(); err != nil {
-				return err // it needs what came before at its place
-			}
-			if err := w.Receiver.Parity(h.Index>>8, int(h.Index&0xff), data, w.put); err != nil {
-				return err
-			}
-			continue
-		}
-		if !w.Receiver.Wants(h.Index) {
-			continue
-		}
-		p := w.Receiver.Place(h.Index)
-		if p.Len != len(data) {
-			w.Counters.Malformed.Add(1)
-			continue
-		}
-		if w.Direct || p.List {
-			w.Counters.Moved.Add(1)
-			copy(w.Receiver.Slot(h.Index), data)
-			w.arrived(h.Index)
-			continue
-		}
-		joins := len(run.data) > 0 && p.Item == run.item && int64(p.Off) == run.off+int64(len(run.data)) &&
-			unsafe.SliceData(data) == (*byte)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(run.data)), len(run.data)))
-		if joins {
-			run.data = unsafe.Slice(unsafe.SliceData(run.data), len(run.data)+len(data))
-		} else {
-			if err := flush(); err != nil {
-				return err
-			}
-			run.item, run.off, run.data = p.Item, int64(p.Off), data
-		}
-		w.Receiver.Mark(h.Index)
-		landed = append(landed, h.Index)
 	}
-	if err := flush(); err != nil {
+	if err := w.write(&r); err != nil {
 		return err
 	}
-	for _, seg := range landed {
+	for _, seg := range w.landed {
 		w.Receiver.Check(seg)
 		w.expect = seg + 1
 		if w.Receiver.HasRows(seg / transfer.BlockLen) {
@@ -394,6 +355,54 @@ func (w *receiveWork) settle() error {
 		}
 	}
 	w.notice()
+	return nil
+}
+
+// settleOne deals with one packet. What is written, not received in place, is collected in r.
+func (w *receiveWork) settleOne(m *move, r *run) error {
+	h := &m.head
+	if h.Type == transfer.TypeProbe {
+		var head [transfer.HeadLen]byte
+		h.Put(head[:])
+		w.probe(head[:], *h, m.data, m.from)
+		return nil
+	}
+	data, ok := w.unseal(h, m.data)
+	if !ok {
+		w.Counters.Malformed.Add(1)
+		return nil
+	}
+	w.saw(h, len(data))
+	if h.Type == transfer.TypeParity {
+		if err := w.write(r); err != nil {
+			return err // it needs what came before at its place
+		}
+		return w.Receiver.Parity(h.Index>>8, int(h.Index&0xff), data, w.put)
+	}
+	if !w.Receiver.Wants(h.Index) {
+		return nil
+	}
+	p := w.Receiver.Place(h.Index)
+	if p.Len != len(data) {
+		w.Counters.Malformed.Add(1)
+		return nil
+	}
+	if w.Direct || p.List {
+		w.Counters.Moved.Add(1)
+		copy(w.Receiver.Slot(h.Index), data)
+		w.arrived(h.Index)
+		return nil
+	}
+	if r.follows(p, data) {
+		r.data = unsafe.Slice(unsafe.SliceData(r.data), len(r.data)+len(data))
+	} else {
+		if err := w.write(r); err != nil {
+			return err
+		}
+		*r = run{p.Item, int64(p.Off), data}
+	}
+	w.Receiver.Mark(h.Index)
+	w.landed = append(w.landed, h.Index)
 	return nil
 }
 
@@ -464,22 +473,23 @@ func (w *receiveWork) probe(head []byte, h transfer.Head, data []byte, from neti
 		w.Receiver.Saw(h.Number)
 	}
 	w.Receiver.Passed(p.Passed)
-	w.report()
+	w.report(true)
 }
 
-// report sends a feedback.
-func (w *receiveWork) report() {
+// report tells the sender what is missing; with all, everything.
+func (w *receiveWork) report(all bool) {
 	w.since, w.last = 0, time.Now()
 	if !w.source.IsValid() {
 		return
 	}
 	w.fb.Receiver, w.fb.Window = w.Self, w.group.room(w.unit+transfer.HeadLen)
-	w.Receiver.Report(&w.fb, transfer.EntriesMax)
-	head := make([]byte, transfer.HeadLen, transfer.HeadLen+nonceLen+transfer.FeedbackLenMax+TagLen)
-	h := transfer.Head{Type: transfer.TypeFeedback, Session: w.session, Transfer: w.ID, Number: uint32(w.reports)}
-	h.Put(head)
-	w.reports++
-	w.own.sendTo(seal(w.control, head, w.fb.Append(nil)), w.source, w.Path.Interface)
-	w.Counters.Feedbacks.Add(1)
+	w.Receiver.Report(&w.fb, transfer.EntriesMax, all, func() {
+		head := make([]byte, transfer.HeadLen, transfer.HeadLen+nonceLen+transfer.FeedbackLenMax+TagLen)
+		h := transfer.Head{Type: transfer.TypeFeedback, Session: w.session, Transfer: w.ID, Number: uint32(w.reports)}
+		h.Put(head)
+		w.reports++
+		w.own.sendTo(seal(w.control, head, w.fb.Append(nil)), w.source, w.Path.Interface)
+		w.Counters.Feedbacks.Add(1)
+	})
 	w.Counters.Corrupt.Add(w.Receiver.TakeCorrupt())
 }

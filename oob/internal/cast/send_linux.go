@@ -90,9 +90,7 @@ func (s *Sending) Run() error {
 		ids = append(ids, r.ID)
 	}
 	w.sender = transfer.NewSender(s.Layout, ids, burst, w.now())
-	if w.parity, err = transfer.NewParity(s.Layout, s.Items); err != nil {
-		return err
-	}
+	w.parity = transfer.NewParity(s.Layout, s.Items)
 	w.prepare(burst)
 	return w.loop()
 }
@@ -229,11 +227,7 @@ func (w *sendWork) transmit(bursts []transfer.Burst) error {
 		var rows [][]byte
 		if b.Parity {
 			n = b.Rows
-			all, err := w.parity.Rows(b.Block)
-			if err != nil {
-				return err
-			}
-			rows = all[b.Row : b.Row+n]
+			rows = w.parity.Rows(b.Block, b.Row, n)
 		}
 		open := false // the last message can take another packet
 		for k := range n {

@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	segmentsMax  = 46 // packets of a super-packet: as many as fit 64 KiB with the usual MTU
-	superMax     = 65507
-	recvBuffer   = 16 << 20 // asked for; the system may give less
+	segmentsMax  = 45          // packets of a super-packet: as many as fit with the usual MTU
+	superMax     = 1<<16 - 256 // bytes; beyond 64 KiB with all heads the kernel cuts it up before the interface does
+	recvBuffer   = 16 << 20    // asked for; the system may give less
 	sendBuffer   = 1 << 20
 	ipv6AllGroup = 29 // IPV6_MULTICAST_ALL
 )
@@ -104,7 +104,8 @@ func openUnicast(p Path) (*socket, error) {
 	if p.Loop {
 		loop = 1
 	}
-	steps := []step{buffer(unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, sendBuffer), buffer(unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, sendBuffer)}
+	steps := []step{buffer(unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, sendBuffer), buffer(unix.SO_RCVBUFFORCE,
+		unix.SO_RCVBUF, sendBuffer)}
 	if p.IP.Is6() {
 		steps = append(steps,
 			option(unix.IPPROTO_IPV6, unix.IPV6_UNICAST_IF, networkOrder(p.Interface), "IPV6_UNICAST_IF"),
@@ -190,7 +191,8 @@ func (n *name) set(ap netip.AddrPort, index int) uint32 {
 func (n *name) get() netip.AddrPort {
 	if n.in6.Family == unix.AF_INET {
 		in4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(n))
-		return netip.AddrPortFrom(netip.AddrFrom4(in4.Addr), binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&in4.Port))[:]))
+		return netip.AddrPortFrom(netip.AddrFrom4(in4.Addr),
+			binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&in4.Port))[:]))
 	}
 	return netip.AddrPortFrom(netip.AddrFrom16(n.in6.Addr).Unmap(),
 		binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&n.in6.Port))[:]))

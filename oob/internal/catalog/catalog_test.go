@@ -1,10 +1,8 @@
 package catalog
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"testing"
@@ -280,100 +278,6 @@ func TestUpstream(t *testing.T) {
 	tr = c.Transfers()[0]
 	if up := c.Upstream(tr, address(3)); up != address(1) {
 		t.Errorf("past a dead link: %v", up)
-	}
-}
-
-// All members come to the same state, joiners too, and when requests stop every object has the holders of its last one.
-//
-// rows: OOB-39, OOB-27
-func TestRandomHistories(t *testing.T) {
-	for seed := range uint64(200) {
-		rng := rand.New(rand.NewPCG(seed, 1))
-		const limit = 3
-		a, b := New(limit), New(limit)
-		alive := []int{1, 2, 3, 4}
-		next := 5
-		var joined []int
-		step := func(f func(c *Catalog)) {
-			f(a)
-			f(b)
-			a.Take()
-			b.Take()
-		}
-		view := func() {
-			list := addresses(alive...)
-			step(func(c *Catalog) { c.View(list); c.Settle() })
-			for _, n := range alive {
-				if !slices.Contains(joined, n) {
-					joined = append(joined, n)
-					step(func(c *Catalog) { c.Apply(address(n), []Command{hello(true)}) })
-				}
-			}
-		}
-		view()
-		request := uint64(0)
-		for range 200 {
-			who := address(alive[rng.IntN(len(alive))])
-			name := fmt.Sprint("o", rng.IntN(6))
-			switch rng.IntN(10) {
-			case 0:
-				if len(alive) > 2 {
-					alive = slices.Delete(alive, 0, 1)
-				}
-				alive = append(alive, next)
-				next++
-				view()
-			case 1:
-				k := register(name, uint64(rng.IntN(3<<20)))
-				step(func(c *Catalog) { c.Apply(who, []Command{k}) })
-			case 2, 3, 4:
-				request++
-				var to []int
-				for _, n := range append(slices.Clone(alive), 1000) {
-					if rng.IntN(2) == 0 {
-						to = append(to, n)
-					}
-				}
-				k := replicate(request, name, to...)
-				step(func(c *Catalog) { c.Apply(who, []Command{k}) })
-			case 6:
-				k := Command{Kind: KindUpdate, Name: name, Digest: Digest{byte(rng.IntN(3))}}
-				step(func(c *Catalog) { c.Apply(who, []Command{k}) })
-			case 5:
-				if tr := a.Transfers(); len(tr) > 0 {
-					it := tr[rng.IntN(len(tr))]
-					k := Command{Kind: KindCannot, Items: slices.Clone(it.Items)}
-					from := it.Targets[rng.IntN(len(it.Targets))]
-					step(func(c *Catalog) { c.Apply(from, []Command{k}) })
-				}
-			default:
-				if tr := a.Transfers(); len(tr) > 0 {
-					it := tr[rng.IntN(len(tr))]
-					k := Command{Kind: KindHave, Items: slices.Clone(it.Items)}
-					from := it.Targets[rng.IntN(len(it.Targets))]
-					step(func(c *Catalog) { c.Apply(from, []Command{k}) })
-				}
-			}
-			check(t, seed, a, limit)
-			state := a.AppendState(nil)
-			if !bytes.Equal(state, b.AppendState(nil)) {
-				t.Fatalf("seed %d: two members differ", seed)
-			}
-			if b = New(1); b.Load(state) != nil || !bytes.Equal(state, b.AppendState(nil)) {
-				t.Fatalf("seed %d: a joiner differs", seed)
-			}
-		}
-		for range 1000 {
-			if len(a.Transfers()) == 0 {
-				break
-			}
-			arrive(a)
-		}
-		for _, o := range a.Objects() {
-			if len(missing(o)) > 0 || !o.Settled {
-				t.Fatalf("seed %d: not settled: %+v", seed, o)
-			}
-		}
 	}
 }
 

@@ -92,6 +92,27 @@ func (c *cutting) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// newStops returns three processes that are to get some objects.
+func newStops(t *testing.T, l *transfer.Layout, items []transfer.Item, how *Incoming) (stops []*stop) {
+	for range 3 {
+		s := &stop{done: make(chan struct{})}
+		for _, it := range items {
+			s.items = append(s.items, transfer.NewItem(make([]byte, len(it.Data)), it.Digest))
+		}
+		s.in = &Incoming{
+			Receiver: transfer.NewReceiver(l, s.items), Direct: how.Direct, Progress: NewProgress(0), Keys: how.Keys,
+			Counters: how.Counters,
+			Write:    func(item int, b []byte, off int64) error { copy(s.items[item].Data[off:], b); return nil },
+		}
+		var err error
+		if s.l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		stops = append(stops, s)
+	}
+	return stops
+}
+
 // rows: OOB-17, OOB-07
 func TestChain(t *testing.T) {
 	for _, keys := range []Keys{nil, testKeys("k")} {
@@ -107,30 +128,15 @@ func TestChain(t *testing.T) {
 					var counters Counters
 					ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 					local := netip.MustParseAddr("127.0.0.1")
-					var stops []*stop
-					for range 3 {
-						s := &stop{done: make(chan struct{})}
-						for k := range items {
-							s.items = append(s.items, transfer.NewItem(make([]byte, lengths[k]), items[k].Digest))
-						}
-						r, err := transfer.NewReceiver(layout, s.items)
-						if err != nil {
-							t.Fatal(err)
-						}
-						s.in = &Incoming{
-							Receiver: r, Direct: direct, Progress: NewProgress(0), Keys: keys, Counters: &counters,
-							Write: func(item int, b []byte, off int64) error { copy(s.items[item].Data[off:], b); return nil },
-						}
-						if s.l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
-							t.Fatal(err)
-						}
+					stops := newStops(t, layout, items, &Incoming{Direct: direct, Keys: keys, Counters: &counters})
+					for _, s := range stops {
 						s.serve(t, &all, cut)
-						stops = append(stops, s)
 					}
 					from, progress := items, NewProgress(layout.Total())
 					for _, s := range stops {
 						o := &Outgoing{
-							Local: local, Peer: s.l.Addr().(*net.TCPAddr).AddrPort(), Transfer: 5, Layout: layout, Items: from,
+							Local: local, Peer: s.l.Addr().(*net.TCPAddr).AddrPort(), Transfer: 5, Layout: layout,
+							Items:    from,
 							Progress: progress, Keys: keys, Counters: &counters,
 						}
 						all.Go(func() {
@@ -175,10 +181,7 @@ func TestForeignLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	try := func(up, down Keys, damage bool) error {
-		r, err := transfer.NewReceiver(layout, []transfer.Item{transfer.NewItem(make([]byte, lengths[0]), items[0].Digest)})
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := transfer.NewReceiver(layout, []transfer.Item{transfer.NewItem(make([]byte, lengths[0]), items[0].Digest)})
 		var counters Counters
 		in := &Incoming{Receiver: r, Direct: true, Progress: NewProgress(0), Keys: down, Counters: &counters}
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -195,7 +198,8 @@ func TestForeignLinks(t *testing.T) {
 			from = []transfer.Item{{Data: b, List: items[0].List, Digest: items[0].Digest}}
 		}
 		o := &Outgoing{
-			Local: netip.MustParseAddr("127.0.0.1"), Peer: l.Addr().(*net.TCPAddr).AddrPort(), Layout: layout, Items: from,
+			Local: netip.MustParseAddr("127.0.0.1"), Peer: l.Addr().(*net.TCPAddr).AddrPort(), Layout: layout,
+			Items:    from,
 			Progress: NewProgress(layout.Total()), Keys: up, Counters: &counters,
 		}
 		go func() { _ = o.Run(ctx) }()
@@ -231,10 +235,7 @@ func FuzzLink(f *testing.F) {
 	}
 	f.Add(make([]byte, 100))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := transfer.NewReceiver(layout, []transfer.Item{transfer.NewItem(make([]byte, lengths[0]), catalog.Digest{})})
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := transfer.NewReceiver(layout, []transfer.Item{transfer.NewItem(make([]byte, lengths[0]), catalog.Digest{})})
 		in := &Incoming{Receiver: r, Direct: true, Progress: NewProgress(0), Counters: &Counters{}}
 		x, y := net.Pipe()
 		go func() { _, _ = io.Copy(io.Discard, x) }()

@@ -1,7 +1,7 @@
 // Package memory is where the bytes of bulk objects are: files without a name, in memory, mapped into the process.
 //
-// What such a file is made of decides how fast an object arrives. A fresh page costs a fault, and with pages of 4 KiB on
-// a virtual machine the faults cost more than everything else together. So a pool takes huge pages where it can have
+// What such a file is made of decides how fast an object arrives. A fresh page costs a fault, and with pages of 4 KiB
+// on a virtual machine the faults cost more than everything else together. So a pool takes huge pages where it can have
 // them, and where it cannot it measures once whether faults or writes are cheaper.
 package memory
 
@@ -132,7 +132,8 @@ func (s *slab) take(p *Pool, size int64, pages int) *Block {
 		s.count += pages
 		p.used += size
 		off := int64(first) * pageLen
-		return &Block{Data: s.area.data[off : off+size : off+size], pool: p, area: s.area, slab: s, off: off, pages: pages}
+		return &Block{Data: s.area.data[off : off+size : off+size], pool: p, area: s.area, slab: s, off: off,
+			pages: pages}
 	}
 	return nil
 }

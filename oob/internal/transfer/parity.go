@@ -1,7 +1,7 @@
 package transfer
 
 import (
-	"fmt"
+	"errors"
 
 	"github.com/klauspost/reedsolomon"
 )
@@ -9,80 +9,144 @@ import (
 // ParityMax is how many parity segments a block can have.
 const ParityMax = 16
 
-// coder makes parity segments of blocks, and lost segments out of them. Segments that are shorter than the rest count
-// as if zeros followed, and a block that has fewer than BlockLen as if segments of zeros did.
+// coder makes parity segments of blocks, and lost segments out of them: a Reed-Solomon code over GF(2⁸) whose matrix is
+// Cauchy's. A library does the arithmetic on segments. What it offers as whole codes is slower for this purpose: either
+// it inverts a matrix as large as the block for each pattern of losses, or its work does not depend on how few segments
+// are lost. Here the matrix is as large as the loss: see docs/decisions/0007-parity.md.
+//
+// Segments that are shorter than the rest count as if zeros followed.
 type coder struct {
-	code   reedsolomon.Encoder
+	math   reedsolomon.LowLevel
 	unit   int
-	zero   []byte
-	pads   []byte // memory for segments that are short, and for rows
-	shards [][]byte
+	times  *[256][256]byte // the field's products
+	over   [256]byte       // its inverses
+	matrix [ParityMax][BlockLen]byte
+	memory []byte
+	rows   [][]byte // of unit bytes each: what is worked out
+	sums   [][]byte
 }
 
-// newCoder returns a coder for segments of unit bytes, which must be a multiple of 64.
-func newCoder(unit int) (*coder, error) {
-	code, err := reedsolomon.New(BlockLen, ParityMax, reedsolomon.WithLeopardGF(true), reedsolomon.WithMaxGoroutines(1))
-	if err != nil {
-		return nil, fmt.Errorf("transfer: %w", err)
+// newCoder returns a coder for segments of unit bytes.
+func newCoder(unit int) *coder {
+	c := &coder{unit: unit, times: new([256][256]byte), memory: make([]byte, (ParityMax+ParityMax)*unit)}
+	all := make([]byte, 256)
+	for i := range all {
+		all[i] = byte(i)
 	}
-	return &coder{
-		code: code, unit: unit, zero: make([]byte, unit), shards: make([][]byte, BlockLen+ParityMax),
-		pads: make([]byte, (BlockLen+ParityMax)*unit),
-	}, nil
+	for i := range 256 {
+		c.math.GalMulSlice(byte(i), all, c.times[i][:])
+		for j := range 256 {
+			if c.times[i][j] == 1 {
+				c.over[i] = byte(j)
+			}
+		}
+	}
+	for j := range ParityMax {
+		for i := range BlockLen {
+			c.matrix[j][i] = c.over[byte(BlockLen+j)^byte(i)]
+		}
+	}
+	for i := range ParityMax {
+		c.rows = append(c.rows, c.memory[i*unit:(i+1)*unit:(i+1)*unit])
+		c.sums = append(c.sums, c.memory[(ParityMax+i)*unit:(ParityMax+i+1)*unit:(ParityMax+i+1)*unit])
+	}
+	return c
 }
 
-func (c *coder) pad(i int) []byte { return c.pads[i*c.unit : (i+1)*c.unit : (i+1)*c.unit] }
+// encode returns n parity segments of a block, from row first on. They are valid until the coder is used again.
+func (c *coder) encode(size, first, n int, segment func(i int) []byte) [][]byte {
+	for j := range n {
+		clear(c.rows[j])
+	}
+	for i := range size {
+		s := segment(i)
+		for j := range n {
+			c.math.GalMulSliceXor(c.matrix[first+j][i], s, c.rows[j][:len(s)])
+		}
+	}
+	return c.rows[:n]
+}
 
-// data puts the segments of a block in front of the shards; those that are missing are left empty.
-func (c *coder) data(size int, segment func(i int) []byte) {
-	for i := range BlockLen {
-		if i >= size {
-			c.shards[i] = c.zero
+var errParity = errors.New("transfer: parity segments that contradict each other") // immutable: an error
+
+// decode finds out the segments of a block that are missing, in lost, by as many of the parity segments. The result is
+// in the order of lost, and valid until the coder is used again.
+func (c *coder) decode(size int, lost []int, segment func(i int) []byte, parity [][]byte) ([][]byte, error) {
+	n := len(lost)
+	var used [ParityMax]int
+	k := 0
+	for j := range parity {
+		if len(parity[j]) == c.unit && k < n {
+			used[k] = j
+			copy(c.sums[k], parity[j])
+			k++
+		}
+	}
+	if k < n {
+		return nil, errParity
+	}
+	next := 0
+	for i := range size {
+		if next < n && lost[next] == i {
+			next++
 			continue
 		}
 		s := segment(i)
-		switch {
-		case len(s) == c.unit || len(s) == 0:
-			c.shards[i] = s
-		default:
-			p := c.pad(i)
-			clear(p[copy(p, s):])
-			c.shards[i] = p
+		for j := range n {
+			c.math.GalMulSliceXor(c.matrix[used[j]][i], s, c.sums[j][:len(s)])
 		}
 	}
+	inverse, ok := c.invert(used[:n], lost)
+	if !ok {
+		return nil, errParity
+	}
+	for l := range n {
+		clear(c.rows[l])
+		for j := range n {
+			c.math.GalMulSliceXor(inverse[l][j], c.sums[j], c.rows[l])
+		}
+	}
+	return c.rows[:n], nil
 }
 
-// encode returns the parity segments of a block. They are valid until the coder is used again.
-func (c *coder) encode(size int, segment func(i int) []byte) ([][]byte, error) {
-	c.data(size, segment)
-	for i := range ParityMax {
-		c.shards[BlockLen+i] = c.pad(BlockLen + i)
-	}
-	if err := c.code.Encode(c.shards); err != nil {
-		return nil, fmt.Errorf("transfer: parity: %w", err)
-	}
-	return c.shards[BlockLen:], nil
-}
+type square [ParityMax][ParityMax]byte
 
-// decode finds out the segments of a block that are missing: segment returns nothing for those. The result is valid
-// until the coder is used again.
-func (c *coder) decode(size int, segment func(i int) []byte, rows [][]byte) ([][]byte, error) {
-	c.data(size, segment)
-	for i := range BlockLen {
-		if len(c.shards[i]) == 0 {
-			c.shards[i] = c.pad(i)[:0]
+// invert inverts the part of the matrix that joins rows and lost segments.
+func (c *coder) invert(used, lost []int) (out square, ok bool) {
+	var m square
+	n := len(lost)
+	for j := range n {
+		for l := range n {
+			m[j][l] = c.matrix[used[j]][lost[l]]
+		}
+		out[j][j] = 1
+	}
+	for col := range n {
+		pivot := col
+		for pivot < n && m[pivot][col] == 0 {
+			pivot++
+		}
+		if pivot == n {
+			return out, false
+		}
+		m[col], m[pivot] = m[pivot], m[col]
+		out[col], out[pivot] = out[pivot], out[col]
+		scale := &c.times[c.over[m[col][col]]]
+		for i := range n {
+			m[col][i], out[col][i] = scale[m[col][i]], scale[out[col][i]]
+		}
+		for row := range n {
+			if row == col || m[row][col] == 0 {
+				continue
+			}
+			times := &c.times[m[row][col]]
+			for i := range n {
+				m[row][i] ^= times[m[col][i]]
+				out[row][i] ^= times[out[col][i]]
+			}
 		}
 	}
-	copy(c.shards[BlockLen:], rows)
-	for i := BlockLen; i < len(c.shards); i++ {
-		if len(c.shards[i]) == 0 {
-			c.shards[i] = nil
-		}
-	}
-	if err := c.code.ReconstructData(c.shards); err != nil {
-		return nil, fmt.Errorf("transfer: repair: %w", err)
-	}
-	return c.shards[:size], nil
+	return out, true
 }
 
 // Parity makes the parity segments of a transfer that is sent. It belongs to one goroutine.
@@ -93,18 +157,14 @@ type Parity struct {
 }
 
 // NewParity returns a maker of parity segments.
-func NewParity(l *Layout, items []Item) (*Parity, error) {
-	c, err := newCoder(l.unit)
-	if err != nil {
-		return nil, err
-	}
-	return &Parity{layout: l, items: items, coder: c}, nil
+func NewParity(l *Layout, items []Item) *Parity {
+	return &Parity{layout: l, items: items, coder: newCoder(l.unit)}
 }
 
-// Rows returns the parity segments of a block. They are valid until Rows is called again.
-func (p *Parity) Rows(block uint32) ([][]byte, error) {
+// Rows returns n parity segments of a block, from row first on. They are valid until Rows is called again.
+func (p *Parity) Rows(block uint32, first, n int) [][]byte {
 	hint := 0
-	return p.coder.encode(p.layout.BlockSize(block), func(i int) []byte {
+	return p.coder.encode(p.layout.BlockSize(block), first, n, func(i int) []byte {
 		at := p.layout.Locate(block*BlockLen+uint32(i), hint)
 		hint = at.Item
 		return p.items[at.Item].Bytes(at)

@@ -11,7 +11,7 @@ import (
 type Receiver struct {
 	layout *Layout
 	items  []Item
-	coder  *coder
+	coder  *coder // once there is parity
 
 	have    []uint64   // a word for each block
 	missing uint32     // segments
@@ -29,6 +29,9 @@ type Receiver struct {
 	passed  uint32 // segments below it have been sent at least once
 	cursor  uint32 // where the next report begins
 
+	touched []uint32 // for each block: number of the last packet of it that came
+	told    []uint32 // for each block: number at the last report of it; 0: nothing came of it since
+
 	// Corrupt counts chunks and lists that had arrived whole but were not what was sent.
 	Corrupt uint64
 	// Useless counts segments that were there already.
@@ -45,15 +48,11 @@ type rows struct {
 }
 
 // NewReceiver returns a receiver that has nothing yet.
-func NewReceiver(l *Layout, items []Item) (*Receiver, error) {
-	c, err := newCoder(l.unit)
-	if err != nil {
-		return nil, err
-	}
+func NewReceiver(l *Layout, items []Item) *Receiver {
 	r := &Receiver{
-		layout: l, items: items, coder: c, have: make([]uint64, l.Blocks()), missing: l.total,
+		layout: l, items: items, have: make([]uint64, l.Blocks()), missing: l.total,
 		chunks: make([][]uint16, len(items)), lists: make([]int32, len(items)), left: make([]int, len(items)),
-		rows: make(map[uint32]*rows),
+		rows: make(map[uint32]*rows), touched: make([]uint32, l.Blocks()), told: make([]uint32, l.Blocks()),
 	}
 	for i := range l.spans {
 		s := &l.spans[i]
@@ -68,7 +67,7 @@ func NewReceiver(l *Layout, items []Item) (*Receiver, error) {
 			r.open++
 		}
 	}
-	return r, nil
+	return r
 }
 
 // Adopt takes over what another receiver, which is used no more, has verified of an object: both have it in the same
@@ -104,15 +103,8 @@ func (r *Receiver) Adopt(item int, old *Receiver, oldItem int) {
 		}
 	}
 	for c := range s.chunk {
-		n := uint16(0)
-		first, last := r.segmentsOf(item, c)
-		for seg := first; seg <= last; seg++ {
-			if !r.Has(seg) {
-				n++
-			}
-		}
-		r.chunks[item][c] = n
-		if good(c) {
+		r.chunks[item][c] = r.lacking(item, c)
+		if good(c) && r.chunks[item][c] == 0 {
 			r.chunks[item][c] = done
 			if r.left[item]--; r.left[item] == 0 {
 				r.open--
@@ -250,19 +242,30 @@ func (r *Receiver) reject(item, c int) {
 	r.Corrupt++
 	first, last := r.segmentsOf(item, c)
 	r.forget(first, last)
+	// Its first and its last segment have bytes of other chunks as well, which must be verified again then.
 	for other := max(0, c-1); other <= min(c+1, len(r.chunks[item])-1); other++ {
+		n := r.lacking(item, other)
 		if r.chunks[item][other] == done {
-			continue
-		}
-		n := uint16(0)
-		a, b := r.segmentsOf(item, other)
-		for seg := a; seg <= b; seg++ {
-			if !r.Has(seg) {
-				n++
+			if n == 0 {
+				continue
+			}
+			if r.left[item]++; r.left[item] == 1 {
+				r.open++
 			}
 		}
 		r.chunks[item][other] = n
 	}
+}
+
+// lacking returns how many segments of a chunk are missing.
+func (r *Receiver) lacking(item, c int) (n uint16) {
+	first, last := r.segmentsOf(item, c)
+	for seg := first; seg <= last; seg++ {
+		if !r.Has(seg) {
+			n++
+		}
+	}
+	return n
 }
 
 func (r *Receiver) forget(first, last uint32) {
@@ -331,18 +334,20 @@ func (r *Receiver) repair(block uint32, p *rows, put func(seg uint32, b []byte) 
 	size := r.layout.BlockSize(block)
 	var err error
 	if lacks != 0 {
+		if r.coder == nil {
+			r.coder = newCoder(r.layout.unit)
+		}
+		lost := make([]int, 0, ParityMax)
+		for rest := lacks; rest != 0; rest &= rest - 1 {
+			lost = append(lost, bits.TrailingZeros64(rest))
+		}
 		var found [][]byte
-		found, err = r.coder.decode(size, func(i int) []byte {
-			if lacks&(1<<i) != 0 {
-				return nil
-			}
-			return r.Slot(block*BlockLen + uint32(i))
-		}, p.data[:])
-		for i := 0; i < size && err == nil; i++ {
-			if seg := block*BlockLen + uint32(i); lacks&(1<<i) != 0 {
-				if err = put(seg, found[i][:r.Place(seg).Len]); err == nil {
-					r.Arrived(seg)
-				}
+		found, err = r.coder.decode(size, lost, func(i int) []byte { return r.Slot(block*BlockLen + uint32(i)) },
+			p.data[:])
+		for i := 0; i < len(lost) && err == nil; i++ {
+			seg := block*BlockLen + uint32(lost[i])
+			if err = put(seg, found[i][:r.Place(seg).Len]); err == nil {
+				r.Arrived(seg)
 			}
 		}
 	}
@@ -378,13 +383,42 @@ func (r *Receiver) Saw(number uint32) {
 	}
 }
 
+// Touched notes that a packet of a block came.
+func (r *Receiver) Touched(block, number uint32) {
+	if block < uint32(len(r.told)) {
+		r.touched[block], r.told[block] = number, 0
+	}
+}
+
 // Passed notes that all segments below seg have been sent.
 func (r *Receiver) Passed(seg uint32) { r.passed = max(r.passed, min(seg, r.layout.total)) }
 
-// Report fills in what the sender must know: up to entriesMax blocks that lack something, among those that were sent
-// whole.
-func (r *Receiver) Report(f *Feedback, entriesMax int) {
-	f.Number, f.Lost, f.Missing, f.Done = r.highest, r.lost, r.missing, r.Complete()
+// What a report leaves out, unless everything shall be told: blocks of which packets may be on their way, and those
+// that it told of not long ago.
+const (
+	settleAfter = 45      // packets behind the last one of a block
+	tellAgain   = 1 << 13 // packets after which a block is told of again, in case the report was lost
+)
+
+// Report calls tell with what the sender must know: the blocks that lack something, among those that were sent whole,
+// in a few packets of entriesMax at most. With all it tells of everything.
+func (r *Receiver) Report(f *Feedback, entriesMax int, all bool, tell func()) {
+	for i := range reportMax {
+		r.fill(f, entriesMax, all)
+		more := f.More
+		if f.More = more && i < reportMax-1; !f.More {
+			tell()
+			return
+		}
+		tell()
+	}
+}
+
+// reportMax is how many packets one report has at most.
+const reportMax = 4
+
+func (r *Receiver) fill(f *Feedback, entriesMax int, all bool) {
+	f.Number, f.Lost, f.Missing, f.Done, f.More = r.highest, r.lost, r.missing, r.Complete(), false
 	f.Entries = f.Entries[:0]
 	if r.missing == 0 {
 		return
@@ -398,8 +432,9 @@ func (r *Receiver) Report(f *Feedback, entriesMax int) {
 	}
 	at := r.cursor % full
 	for range full {
-		if lacks := r.lacks(at); lacks != 0 {
+		if lacks := r.lacks(at); lacks != 0 && (all || r.due(at)) {
 			if len(f.Entries) == entriesMax {
+				f.More = true
 				break
 			}
 			e := Entry{Block: at, Lacks: lacks}
@@ -407,10 +442,19 @@ func (r *Receiver) Report(f *Feedback, entriesMax int) {
 				e.Rows = uint8(p.n)
 			}
 			f.Entries = append(f.Entries, e)
+			r.told[at] = max(1, r.highest)
 		}
 		if at++; at == full {
 			at = 0
 		}
 	}
 	r.cursor = at
+}
+
+// due tells whether a block that lacks something should be told of.
+func (r *Receiver) due(block uint32) bool {
+	if told := r.told[block]; told != 0 {
+		return r.highest-told > tellAgain
+	}
+	return int32(r.highest-r.touched[block]) >= settleAfter
 }

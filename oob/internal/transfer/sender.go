@@ -10,7 +10,7 @@ const (
 	windowFirst = 384 // packets under way at the start
 	windowMin   = 48
 	delayTarget = int64(4 * time.Millisecond)  // of packets in queues
-	holdMax     = int64(20 * time.Millisecond) // that a repair waits for the reports of all receivers
+	holdMax     = int64(60 * time.Millisecond) // that a repair waits for the reports of all receivers
 	probeMin    = int64(2 * time.Millisecond)
 	probeMax    = int64(50 * time.Millisecond)
 	stampEvery  = 32 // packets share a time of sending
@@ -44,15 +44,14 @@ type claim struct {
 
 // peer is a receiver as the sender knows it.
 type peer struct {
-	id      uint64
-	heard   bool
-	started bool
-	done    bool
-	gone    bool
-	number  uint32
-	lost    uint32
-	window  uint32
-	last    int64
+	id     uint64
+	heard  bool
+	done   bool
+	gone   bool
+	number uint32
+	lost   uint32
+	window uint32
+	last   int64
 }
 
 // Sender decides which packets of a transfer are sent. It belongs to one goroutine.
@@ -152,8 +151,7 @@ func (s *Sender) Feedback(f *Feedback, now int64) bool {
 	}
 	p := &s.peers[r]
 	p.heard, p.last, p.done = true, now, p.done || f.Done
-	p.started = p.started || f.Started
-	if p.window = max(windowMin, f.Window); int32(f.Number-p.number) > 0 {
+	if p.window = max(windowMin, f.Window); int32(f.Number-p.number) > 0 && !f.More {
 		p.number = f.Number
 		s.delay(now - s.stamp[p.number/stampEvery%stamps])
 	}
@@ -247,8 +245,12 @@ func (s *Sender) note(r int, e Entry, now int64) {
 // ripen queues the repair of the blocks about which all receivers have reported, or that have waited long enough.
 func (s *Sender) ripen(now int64) {
 	keep := s.open[:0]
+	margin := int32(settleAfter)
+	if s.next == s.layout.total && s.head == len(s.queue) {
+		margin = 0 // nothing follows; reports are answers to probes, and tell everything
+	}
 	for _, rep := range s.open {
-		if int32(s.floor-s.sent[rep.block]) < 0 && now-rep.since < holdMax {
+		if int32(s.floor-s.sent[rep.block]) < margin && now-rep.since < holdMax {
 			keep = append(keep, rep)
 			continue
 		}

@@ -80,7 +80,8 @@ func ParseProbe(b []byte) (p Probe, ok bool) {
 		return Probe{}, false
 	}
 	return Probe{
-		Total: binary.LittleEndian.Uint32(b), Passed: binary.LittleEndian.Uint32(b[4:]), Unit: binary.LittleEndian.Uint16(b[8:]),
+		Total: binary.LittleEndian.Uint32(b), Passed: binary.LittleEndian.Uint32(b[4:]),
+		Unit: binary.LittleEndian.Uint16(b[8:]),
 	}, true
 }
 
@@ -102,7 +103,7 @@ type Feedback struct {
 	Lost     uint32 // packets that it knows were lost
 	Window   uint32 // packets that it has room for
 	Done     bool
-	Started  bool // it has seen a packet of data
+	More     bool // another feedback of the same moment follows, with other entries
 	Entries  []Entry
 }
 
@@ -124,7 +125,7 @@ func (f *Feedback) Append(b []byte) []byte {
 	if f.Done {
 		flags |= 1
 	}
-	if f.Started {
+	if f.More {
 		flags |= 2
 	}
 	b = append(b, flags)
@@ -145,7 +146,7 @@ func (f *Feedback) Parse(b []byte) bool {
 	for i, p := range []*uint32{&f.Number, &f.Missing, &f.Lost, &f.Window} {
 		*p = binary.LittleEndian.Uint32(b[8+4*i:])
 	}
-	f.Done, f.Started = b[24]&1 != 0, b[24]&2 != 0
+	f.Done, f.More = b[24]&1 != 0, b[24]&2 != 0
 	f.Entries = f.Entries[:0]
 	for b = b[feedbackLen:]; len(b) > 0; b = b[entryLen:] {
 		f.Entries = append(f.Entries, Entry{

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"text/tabwriter"
+
+	"github.com/khamsin-io/khamsin/perf"
+)
+
+type perfBulkCommand struct {
+	Receivers int     `default:"3" help:"Processes that get a copy."`
+	Size      int64   `default:"268435456" help:"Bytes of all objects together."`
+	Objects   int     `default:"1" help:"Objects that share them."`
+	Loss      float64 `help:"Share of the packets that each receiver throws away, such as 0.01."`
+	Transport string  `default:"auto" enum:"${transports}" help:"auto and udp: multicast; unicast and tcp: a chain. One of ${transports}."`
+	Netns     bool    `help:"Each process in a network namespace of its own, on one bridge. Takes root."`
+	Mbit      int     `help:"Limit each process's line to so many megabits a second. Takes --netns."`
+	Runs      int     `default:"1" help:"Runs; the median one is printed."`
+	Traffic   bool    `help:"Measure the latency of ordered messages, alone and beside transfers."`
+	Dir       string  `type:"existingdir" placeholder:"DIR" help:"Objects are files there, instead of memory."`
+	JSON      bool    `name:"json" help:"Print one JSON object on stdout."`
+}
+
+// Run measures on this host.
+func (c *perfBulkCommand) Run(ctx context.Context) error {
+	command, err := memberOfPerf()
+	if err != nil {
+		return err
+	}
+	r, err := perf.Bulk(ctx, perf.BulkOptions{
+		Receivers: c.Receivers, Size: c.Size, Objects: c.Objects, Loss: c.Loss, Transport: c.Transport, Netns: c.Netns,
+		Megabits: c.Mbit, Runs: c.Runs, Traffic: c.Traffic, Dir: c.Dir,
+	}, command, func(what string) { fmt.Fprintln(os.Stderr, what+" …") })
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(os.Stdout, r)
+	}
+	t := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
+	fmt.Fprintf(t, "%d bytes in %d objects to %d receivers, %s, in %s\n", r.Size, r.Objects, r.Receivers, r.Transport,
+		r.Memory)
+	fmt.Fprintf(t, "time\t%.3f s\t%.0f MB/s to each\n", r.Seconds, r.Rate)
+	fmt.Fprintf(t, "copies in the page cache\t%.3f s\t%.0f MB/s\t%.0f %% of it reached\n", r.Floor.Seconds,
+		r.Floor.Rate,
+		100*r.Floor.Fraction)
+	fmt.Fprintf(t, "sent by all\t%.4f times the bytes\n", r.WireRatio)
+	fmt.Fprintf(t, "processors\t%.2f s\n", r.Processor)
+	fmt.Fprintf(t, "digests\tequal: %v\n", r.Equal)
+	if r.Busy.Count > 0 {
+		fmt.Fprintf(t, "ordered messages, alone\tp50 %.0f µs\tp99 %.0f µs\n", r.Idle.P50, r.Idle.P99)
+		fmt.Fprintf(t, "beside transfers\tp50 %.0f µs\tp99 %.0f µs\n", r.Busy.P50, r.Busy.P99)
+	}
+	return t.Flush()
+}

@@ -1,0 +1,82 @@
+package oob
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/khamsin-io/khamsin/vsync"
+)
+
+// Stats counts what a store has done since it was attached. Bytes and packets are those of transfers alone.
+type Stats struct {
+	Memory   string `json:"memory"`    // what objects are made of
+	Used     int64  `json:"used"`      // bytes of objects here
+	Transfer int    `json:"transfers"` // that run in the group
+
+	SentPackets     uint64 `json:"sent_packets"` // by multicast
+	SentBytes       uint64 `json:"sent_bytes"`
+	ReceivedPackets uint64 `json:"received_packets"`
+	ReceivedBytes   uint64 `json:"received_bytes"`
+	Moved           uint64 `json:"moved"`     // segments that did not arrive where they belong, and were copied
+	Repaired        uint64 `json:"repaired"`  // segments sent again
+	Parity          uint64 `json:"parity"`    // parity segments sent
+	Single          uint64 `json:"single"`    // of those two, sent to one receiver alone
+	Feedbacks       uint64 `json:"feedbacks"` // sent and received
+	Malformed       uint64 `json:"malformed"` // packets that are none, or not sealed as they must be
+	Corrupt         uint64 `json:"corrupt"`   // chunks that were not what was registered; they came again
+	LinkSent        uint64 `json:"link_sent"` // bytes by links of chains
+	LinkReceived    uint64 `json:"link_received"`
+	LinksRefused    uint64 `json:"links_refused"`
+}
+
+// Stats returns the counters.
+func (s *Store) Stats() Stats {
+	c, l := &s.casts, &s.links
+	s.mu.Lock()
+	transfers := len(s.catalog.Transfers())
+	s.mu.Unlock()
+	return Stats{
+		Memory: s.pool.Kind(), Used: s.pool.Used(), Transfer: transfers,
+		SentPackets: c.SentPackets.Load(), SentBytes: c.SentBytes.Load(), ReceivedPackets: c.ReceivedPackets.Load(),
+		ReceivedBytes: c.ReceivedBytes.Load(), Moved: c.Moved.Load(), Repaired: c.Repaired.Load(),
+		Parity: c.Parity.Load(), Single: c.Single.Load(), Feedbacks: c.Feedbacks.Load(), Malformed: c.Malformed.Load(),
+		Corrupt: c.Corrupt.Load() + l.Corrupt.Load(), LinkSent: l.SentBytes.Load(),
+		LinkReceived: l.ReceivedBytes.Load(),
+		LinksRefused: l.Refused.Load(),
+	}
+}
+
+// AwaitMembers waits until n members of the group can take part in transfers. A request that comes earlier waits for
+// those that it needs.
+func (s *Store) AwaitMembers(ctx context.Context, n int) error {
+	for {
+		s.mu.Lock()
+		changed, have := s.changed, 0
+		if v := s.group.View(); v != nil {
+			for _, a := range v.Members {
+				if m := s.catalog.Member(a); m != nil && m.Unit > 0 {
+					have++
+				}
+			}
+		}
+		s.mu.Unlock()
+		if have >= n {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("%d of %d members are there: %w", have, n, context.Cause(ctx))
+		case <-s.ctx.Done():
+			return context.Cause(s.ctx)
+		}
+	}
+}
+
+// Everybody returns the members of the present view, for requests that shall give all of them a copy.
+func (s *Store) Everybody() []vsync.Address {
+	if v := s.group.View(); v != nil {
+		return append([]vsync.Address(nil), v.Members...)
+	}
+	return nil
+}

@@ -11,6 +11,7 @@ import (
 // Caps, Arena and Local make sense, and stay as they are.
 func testDescribes(s *scene) {
 	a, b := s.pair()
+	*s.found = a.caps
 	if a.caps.Name == "" || a.caps.MTU < 1 || a.caps.Batch < 1 {
 		s.Errorf("Caps %+v lack a name, an MTU or a batch size", a.caps)
 	}

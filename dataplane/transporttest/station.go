@@ -66,7 +66,7 @@ func pattern(n, size int) []byte {
 	return b
 }
 
-// frame returns a frame that holds payload.
+// frame returns a frame that holds payload. When all are on their way, it waits for one to come home.
 func (st *station) frame(payload []byte) frame.Frame {
 	st.tb.Helper()
 	pool := st.Arena().Tx()
@@ -74,8 +74,10 @@ func (st *station) frame(payload []byte) frame.Frame {
 		pool = st.Arena().LargeTx()
 	}
 	f, ok := pool.Get()
-	if !ok {
-		st.tb.Fatalf("no frame to send with; %d outstanding", st.Arena().Outstanding())
+	for deadline := time.Now().Add(patience); !ok; f, ok = pool.Get() {
+		if n, err := st.Send(nil); n != 0 || err != nil || time.Now().After(deadline) {
+			st.tb.Fatalf("no frame to send with; %d outstanding; Send: %d, %v", st.Arena().Outstanding(), n, err)
+		}
 	}
 	f.Len = uint32(len(payload))
 	copy(st.Arena().Bytes(f), payload)

@@ -11,8 +11,6 @@ import (
 // what follows, length of the answer. The answer goes to an address in the command. See rdma/rdma_user_cm.h; integers
 // are in the machine's order, addresses as sockets have them.
 const (
-	ucmDevice = "/dev/infiniband/rdma_cm"
-
 	ucmCreate  = 0
 	ucmDestroy = 1
 	ucmBind    = 2

@@ -20,6 +20,9 @@ import (
 	"github.com/khamsin-io/khamsin/dataplane/clock"
 )
 
+// ucmDevice is the connection manager's device.
+const ucmDevice = "/dev/infiniband/rdma_cm"
+
 // joinLimit is how long the subnet manager may take to make somebody a member of a group.
 const joinLimit = 5 * time.Second
 

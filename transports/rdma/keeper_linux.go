@@ -203,7 +203,7 @@ func (k *keeper) step() (busy bool) {
 	now := k.t.clock.Now()
 	k.todo = k.todo[:0]
 	for _, l := range s.rails.table {
-		if l.state == railReady && l.head != l.posted && now >= l.moved.Add(railStall) {
+		if l.state == railReady && l.head != l.posted && now >= l.moved.Add(s.rails.stall) {
 			s.rails.fail(l, errStill)
 		}
 		if l.busy() {

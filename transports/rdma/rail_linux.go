@@ -80,11 +80,12 @@ type rails struct {
 	full     clock.Time // since when there has been no room for a rail that was wanted; 0: there was
 	leaving  bool       // a rail is being given up for another
 	keeper   *keeper
-	letter   handle // railWordBytes in the memory of C
+	stall    time.Duration // railStall, but in a test
+	letter   handle        // railWordBytes in the memory of C
 }
 
 func (ls *rails) init(s *sender, max int) {
-	ls.s = s
+	ls.s, ls.stall = s, railStall
 	ls.board = newBoard(railDepth, 0)
 	ls.letter = C.calloc(1, railWordBytes)
 	ls.table, ls.bySerial = make(map[dataplane.Endpoint]*rail), make(map[uint32]*rail)

@@ -192,6 +192,67 @@ func TestRailsAreBounded(t *testing.T) {
 	}
 }
 
+// A receiver that lives and takes nothing keeps its sender's memory for a while, and then no more. What was not lost
+// comes when it looks, and so does what is sent then.
+func TestRailStandsStill(t *testing.T) {
+	a, b := openUntilEnd(t, withLarge), openUntilEnd(t, withLarge)
+	sendLarge(t, a, b.Local(), 1, b)
+	settle(t, "the rail stands", func() bool { return b.Verbs().LargeCame == 1 && home(a) }, a, b)
+	a.sender.mu.Lock()
+	a.sender.rails.stall = time.Second
+	a.sender.mu.Unlock()
+	for range 40 { // more than b has buffers for
+		p, ok := largeFilled(a, b.Local(), 1, testLarge)
+		if !ok {
+			break
+		}
+		if n, err := a.Send([]dataplane.Packet{p}); err != nil {
+			t.Fatal(err)
+		} else if n == 0 {
+			a.Arena().LargeTx().Release(p.Frame)
+		}
+	}
+	settle(t, "the rail is given up", func() bool { return a.Verbs().RailFailures == 1 && home(a) }, a)
+	lost := a.Stats().SendDropped
+	if lost == 0 {
+		t.Error("nothing is counted as lost")
+	}
+	sent := a.Stats().SentPackets
+	settle(t, "all others come", func() bool { return b.Verbs().LargeCame+lost >= sent }, b)
+	sendLarge(t, a, b.Local(), 3, b)
+	settle(t, "and so do later ones", func() bool { return b.Verbs().LargeCame+lost >= sent+3 && home(a) }, a, b)
+}
+
+// What the other side does not take is dropped and counted, and what it takes goes through: frames above its longest,
+// and all large ones where it has none.
+func TestRailToLessAbleProcess(t *testing.T) {
+	const less = 8 << 10
+	a := openUntilEnd(t, withLarge)
+	b := openUntilEnd(t, func(c *Config) { withLarge(c); c.Large = less })
+	none := openUntilEnd(t, nil)
+	for round := range 2 { // before and after it is known
+		var batch []dataplane.Packet
+		for i, size := range []int{less, less + 1, testLarge, less - 1} {
+			p, ok := largeFilled(a, b.Local(), i, size)
+			if !ok {
+				t.Fatal("no frame")
+			}
+			batch = append(batch, p)
+		}
+		sendAll(t, a, batch)
+		came, dropped := uint64(2*round+2), uint64(2*round+2)
+		settle(t, "two come and two do not", func() bool {
+			return home(a) && b.Verbs().LargeCame == came && a.Stats().SendDropped == dropped
+		}, a, b)
+	}
+	p, _ := largeFilled(a, none.Local(), 1, less)
+	sendAll(t, a, []dataplane.Packet{p})
+	settle(t, "there is no answer", func() bool { return home(a) && a.Stats().SendDropped == 5 }, a, none)
+	if v, st := a.Verbs(), none.Stats(); v.RailFailures != 1 || v.Rails != 1 || st.ReceiveForeign == 0 {
+		t.Errorf("%+v; the other side %+v", v, st)
+	}
+}
+
 // Words that belong to no rail change nothing, and strangers' are counted.
 func TestRailStrangers(t *testing.T) {
 	a, b := openUntilEnd(t, withLarge), openUntilEnd(t, withLarge)

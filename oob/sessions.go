@@ -38,10 +38,11 @@ type session struct {
 	ctx      context.Context  // ends with the session
 	cancel   context.CancelFunc
 	addrs    map[vsync.Address]netip.Addr
-	targets  []vsync.Address              // of castSend, that are not done; guarded by Store.mu
-	sending  atomic.Pointer[cast.Sending] // of castSend
-	copies   []*copied                    // in use; guarded by Store.mu
-	shares   bool                         // of chainSend: what it sends is what another session brings
+	targets  []vsync.Address               // of castSend, that are not done; guarded by Store.mu
+	sending  atomic.Pointer[cast.Sending]  // of castSend
+	moved    atomic.Pointer[func() uint32] // how many segments this process has moved
+	copies   []*copied                     // in use; guarded by Store.mu
+	shares   bool                          // of chainSend: what it sends is what another session brings
 
 	layout   *transfer.Layout // these three are written before ready is closed
 	items    []transfer.Item
@@ -348,6 +349,7 @@ func (s *Store) sendCast(x *session) error {
 		c.Receivers = append(c.Receivers, cast.Receiver{ID: a.Incarnation, IP: x.addrs[a]})
 	}
 	x.sending.Store(c)
+	x.count(c.Segments.Load)
 	s.mu.Unlock()
 	return c.Run()
 }
@@ -369,6 +371,7 @@ func (s *Store) receiveCast(x *session, r *transfer.Receiver) error {
 	if keys != nil {
 		c.Keys = keys
 	}
+	x.count(c.Segments.Load)
 	return c.Run(func() {}, func() { s.have(x) })
 }
 
@@ -387,6 +390,7 @@ func (s *Store) receiveChain(x *session, r *transfer.Receiver) error {
 	if r.Complete() {
 		s.have(x)
 	}
+	x.count(x.incoming.Progress.Segments)
 	close(x.ready)
 	<-x.ctx.Done()
 	x.incoming.Stop()
@@ -405,6 +409,7 @@ func (s *Store) sendChain(x, upstream *session, to netip.AddrPort) error {
 	if keys != nil {
 		o.Keys = keys
 	}
+	x.count(o.Segments.Load)
 	if upstream != nil {
 		select {
 		case <-upstream.ready:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/khamsin-io/khamsin/oob/internal/chain"
 	"github.com/khamsin-io/khamsin/vsync"
 )
 
@@ -79,4 +80,38 @@ func (s *Store) Everybody() []vsync.Address {
 		return append([]vsync.Address(nil), v.Members...)
 	}
 	return nil
+}
+
+// Progress says how far an object is that moves from or to this process.
+type Progress struct {
+	Done  int64 `json:"done"`  // bytes, of all objects that share the transfer
+	Total int64 `json:"total"` // of them; 0: nothing moves here
+}
+
+// count lets f tell how many segments have moved.
+func (x *session) count(f func() uint32) { x.moved.Store(&f) }
+
+// Progress tells how far an object is.
+func (s *Store) Progress(name string) (p Progress) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, x := range s.sessions { // the one that is furthest behind, in any order
+		total, here := int64(0), false
+		for _, it := range x.transfer.Items {
+			total += int64(it.Size)
+			here = here || it.Name == name
+		}
+		f := x.moved.Load()
+		if !here || f == nil {
+			continue
+		}
+		unit := int64(x.transfer.Unit)
+		if !x.transfer.Cast {
+			unit = chain.Unit
+		}
+		if done := min(total, int64((*f)())*unit); p.Total == 0 || done < p.Done {
+			p = Progress{Done: done, Total: total}
+		}
+	}
+	return p
 }

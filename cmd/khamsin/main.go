@@ -23,6 +23,7 @@ type cli struct {
 	Tune    tuneCommand    `cmd:"" help:"Set up a host: check its settings, change them, export or measure them."`
 	Oracle  oracleCommand  `cmd:"" help:"Serve as a member of the membership service, and nothing else, until told to end."`
 	Top     topCommand     `cmd:"" help:"Watch the processes of this host: groups, views, rates, losses."`
+	Oob     oobCommand     `cmd:"" name:"oob" help:"Replicate big objects: a daemon, and its clients."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 	Member  memberCommand  `cmd:"" hidden:"" help:"One process of a demo; started by it."`
 }

@@ -25,25 +25,13 @@ type oracleCommand struct {
 // Run serves as a member of the ORACLE until it is told to end, or declared failed.
 func (c *oracleCommand) Run(ctx context.Context) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	opts := []vsync.Option{vsync.WithLogger(log), vsync.WithEligible(true), vsync.WithStatus(vsync.StatusDir())}
-	if c.Config != "" {
-		config, err := vsync.ConfigFromFile(c.Config)
-		if err != nil {
-			return err
-		}
-		opts = append([]vsync.Option{vsync.WithConfig(config)}, opts...)
+	opts, err := systemOptions(log, c.Config, c.Interface, c.SystemName, c.KeyFile)
+	if err != nil {
+		return err
 	}
-	if c.Interface != "" {
-		opts = append(opts, vsync.WithInterfaces(c.Interface))
-	}
-	if c.SystemName != "" {
-		opts = append(opts, vsync.WithSystemName(c.SystemName))
-	}
+	opts = append(opts, vsync.WithEligible(true))
 	if c.Size != 0 {
 		opts = append(opts, vsync.WithOracleSize(c.Size))
-	}
-	if c.KeyFile != "" {
-		opts = append(opts, vsync.WithSystemKey(vsync.KeyFile(c.KeyFile)))
 	}
 	began := time.Now()
 	s, err := vsync.Start(context.Background(), opts...)
@@ -60,6 +48,29 @@ func (c *oracleCommand) Run(ctx context.Context) error {
 	case <-s.Done():
 		return s.Wait()
 	}
+}
+
+// systemOptions returns the options of a system that a command of this program joins, by its flags, which may be empty.
+func systemOptions(log *slog.Logger, config, itf, name, keyFile string) ([]vsync.Option, error) {
+	var opts []vsync.Option
+	if config != "" {
+		c, err := vsync.ConfigFromFile(config)
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, vsync.WithConfig(c))
+	}
+	opts = append(opts, vsync.WithLogger(log), vsync.WithStatus(vsync.StatusDir()))
+	if itf != "" {
+		opts = append(opts, vsync.WithInterfaces(itf))
+	}
+	if name != "" {
+		opts = append(opts, vsync.WithSystemName(name))
+	}
+	if keyFile != "" {
+		opts = append(opts, vsync.WithSystemKey(vsync.KeyFile(keyFile)))
+	}
+	return opts, nil
 }
 
 // ready says that the process is part of a system: on stdout, and to the service manager that started it.

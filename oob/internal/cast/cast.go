@@ -71,6 +71,9 @@ type Sending struct {
 	Stop      <-chan struct{} // ends it
 	Nice      int
 
+	// Segments is how many have been sent at least once.
+	Segments atomic.Uint32
+
 	mu   sync.Mutex
 	gone []uint64
 }
@@ -105,6 +108,9 @@ type Receiving struct {
 	Loss     float64 // share of the packets that are thrown away, for tests and measurements
 	Nice     int
 	Verified func(item int) // called when an object is complete
+
+	// Segments is how many have arrived.
+	Segments atomic.Uint32
 }
 
 // errStopped ends a transfer that was stopped.

@@ -208,6 +208,7 @@ func (w *receiveWork) pull(s *socket) (int, error) {
 		return n, err
 	}
 	w.expect = w.Receiver.Next(w.expect)
+	w.Segments.Store(w.Receiver.Layout().Total() - w.Receiver.Missing())
 	switch {
 	case most > 1:
 		w.plain, w.few = 0, false

@@ -317,6 +317,7 @@ func (w *sendWork) flush(messages, packets int) error {
 			return fmt.Errorf("send to %v: %w", w.group, errno)
 		}
 	}
+	w.Segments.Store(w.sender.Passed())
 	w.Counters.SentPackets.Add(uint64(packets))
 	var bytes uint64
 	for i := range 2 * packets {

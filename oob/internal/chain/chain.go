@@ -82,6 +82,13 @@ func (p *Progress) Set(n uint32) {
 	}
 }
 
+// Segments returns how many segments there are.
+func (p *Progress) Segments() uint32 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.upTo
+}
+
 // End notes that there will be no more.
 func (p *Progress) End() {
 	p.mu.Lock()
@@ -158,6 +165,9 @@ type Outgoing struct {
 	Progress *Progress
 	Keys     Keys
 	Counters *Counters
+
+	// Segments is up to which one the other side was fed.
+	Segments atomic.Uint32
 }
 
 // Run feeds the other side until it has everything, or ctx ends. Connections that break are made again.
@@ -246,6 +256,7 @@ func (o *Outgoing) feed(ctx context.Context, l *link, first, end uint32) error {
 			return err
 		}
 		seg += n
+		o.Segments.Store(seg)
 	}
 	return nil
 }

@@ -122,7 +122,7 @@ func TestManyObjects(t *testing.T) {
 		}
 	}
 	for _, m := range c.members[1:] {
-		if got, want := m.store.casts.ReceivedBytes.Load(), uint64(n*2000*11/10); got > want {
+		if got, want := m.store.casts.ReceivedBytes.Load(), uint64(n*2000*13/10); got > want {
 			t.Errorf("%d bytes were received for %d objects of 2,000", got, n)
 		}
 	}

@@ -90,6 +90,7 @@ type bulkOrder struct {
 	Go      bool         // replicate, and wait
 	Digest  bool         // of the objects
 	Clear   bool         // delete them
+	Take    bool         // away from all but the sender
 	Floor   bool         // measure it
 	Traffic time.Duration
 }
@@ -241,6 +242,9 @@ func (b *bulkRun) busy() (Latency, error) {
 	var latency Latency
 	var fault error
 	done := make(chan struct{})
+	if _, err := b.one(0, bulkOrder{Prepare: busyRun}); err != nil {
+		return latency, err
+	}
 	go func() {
 		defer close(done)
 		var r *bulkReport
@@ -248,19 +252,23 @@ func (b *bulkRun) busy() (Latency, error) {
 			latency = r.Latency
 		}
 	}()
-	for i := 0; ; i++ {
+	for {
 		select {
 		case <-done:
-			return latency, fault
+			_, err := b.one(0, bulkOrder{Clear: true})
+			return latency, errors.Join(fault, err)
 		default:
 		}
-		for _, o := range []bulkOrder{{Prepare: 1000 + i}, {Go: true}, {Clear: true}} {
+		for _, o := range []bulkOrder{{Go: true}, {Take: true}} {
 			if _, err := b.one(0, o); err != nil {
 				return latency, err
 			}
 		}
 	}
 }
+
+// busyRun is the number of the run whose objects go out again and again.
+const busyRun = 1000
 
 // run measures one replication, and the floor beside it.
 func (b *bulkRun) run(number int) (*BulkResult, error) {

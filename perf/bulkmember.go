@@ -53,6 +53,13 @@ func (m *bulkMember) do(ctx context.Context, o *bulkOrder) (*bulkReport, error) 
 		return m.replicate(ctx)
 	case o.Digest:
 		return m.digest(ctx)
+	case o.Take:
+		for _, r := range m.store.ReplicateAll(m.names, []vsync.Address{m.sys.Address()}) {
+			if err := r.Wait(ctx); err != nil {
+				return nil, err
+			}
+		}
+		return &bulkReport{}, nil
 	case o.Clear:
 		for _, r := range m.store.ReplicateAll(m.names, nil) {
 			if err := r.Wait(ctx); err != nil {

@@ -139,7 +139,7 @@ func TestLoopback(t *testing.T) {
 	n := 0
 	for _, direct := range []bool{true, false} {
 		for _, keys := range []Keys{nil, testKeys{[]byte("secret")}} {
-			for _, loss := range []float64{0, 0.03} {
+			for _, loss := range []float64{0, 0.03, 0.25} {
 				for _, unit := range []int{1408, 8896} {
 					n++
 					name := fmt.Sprintf("direct=%v/sealed=%v/loss=%v/unit=%d", direct, keys != nil, loss, unit)

@@ -118,8 +118,8 @@ func (p *Pool) reuse(size int64) *area {
 	return a
 }
 
-// Alloc returns memory for size bytes; what was in it may still be there. When it returns, the system has set the memory aside, so that filling it cannot
-// fail; there is no other way to survive that.
+// Alloc returns memory for size bytes; what was in it may still be there. When it returns, the system has set the
+// memory aside, so that filling it cannot fail; there is no other way to survive that.
 func (p *Pool) Alloc(size int64) (*Block, error) {
 	if size == 0 {
 		return &Block{pool: p}, nil

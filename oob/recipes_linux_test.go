@@ -13,6 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/khamsin-io/khamsin/internal/netns"
 	"github.com/khamsin-io/khamsin/oob/internal/catalog"
 	"github.com/khamsin-io/khamsin/vsync"
 )
@@ -156,6 +159,60 @@ func TestChannels(t *testing.T) {
 	}
 	if len(seen) != 200 {
 		t.Errorf("%d addresses for 200 transfers", len(seen))
+	}
+}
+
+// The limit of transfers is a parameter of the system.
+//
+// rows: PAR-37
+func TestLimitOfTheSystem(t *testing.T) {
+	t.Setenv("ISIS_OOBMAXIPMCADDRS", "2")
+	c := newCluster(t, 2)
+	if n := c.members[0].store.catalog.Limit(); n != 2 {
+		t.Errorf("%d transfers at once", n)
+	}
+	for i := range 6 {
+		c.members[0].put(t, fmt.Sprint("big ", i), 2<<20)
+	}
+	var last *Request
+	for i := range 6 {
+		last = c.members[0].store.Replicate(fmt.Sprint("big ", i), c.addresses(0, 1))
+	}
+	for most := 0; last.Err() == nil; {
+		if most = max(most, c.members[1].store.Stats().Transfer); most > 2 {
+			t.Fatalf("%d transfers at once", most)
+		}
+		select {
+		case <-last.Done():
+			return
+		default:
+		}
+	}
+}
+
+// A target without room is named in the error; the others get their copies, and nothing is left behind.
+func TestTargetWithoutRoom(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("none", dir, "tmpfs", 0, "size=1m"); err != nil {
+		netns.Require(t, "netns", fmt.Errorf("a full file system: %w", err))
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	c := newCluster(t, 2)
+	c.store = append(c.store, WithDirectory(dir))
+	full := c.join()
+	c.settle()
+	b := c.members[0].put(t, "f", 3<<20)
+	err := c.members[0].store.Replicate("f", c.addresses(0, 1, 2)).Wait(within(t))
+	var partial *PartialError
+	if !errors.As(err, &partial) || !slices.Equal(partial.Failed, []vsync.Address{full.sys.Address()}) {
+		t.Errorf("replicate: %v", err)
+	}
+	c.members[1].want(t, "f", b)
+	if err := full.store.uses(within(t), 0); err != nil {
+		t.Error(err)
+	}
+	if _, err := full.store.Create("g", 3<<20); !errors.Is(err, ErrNoSpace) {
+		t.Errorf("create: %v", err)
 	}
 }
 

@@ -19,10 +19,11 @@ type BulkOptions struct {
 	Loss      float64 `json:"loss"`      // share of packets that each receiver throws away
 	Transport string  `json:"transport"` // a name of Transports
 	Netns     bool    `json:"netns"`
-	Megabits  int     `json:"mbit"`    // that each member's line carries in a second; 0: no limit. Takes Netns
-	Runs      int     `json:"runs"`    // of which the median is reported
-	Traffic   bool    `json:"traffic"` // measure ordered messages beside the transfers
-	Dir       string  `json:"dir"`     // directory of objects; empty: memory
+	Megabits  int     `json:"mbit"`      // that each member's line carries in a second; 0: no limit. Takes Netns
+	Runs      int     `json:"runs"`      // of which the median is reported
+	Traffic   bool    `json:"traffic"`   // measure ordered messages beside the transfers
+	Dir       string  `json:"dir"`       // directory of objects; empty: memory
+	Transfers int     `json:"transfers"` // at once; 0: the library's default
 }
 
 // BulkResult is what a measurement gave. The run is the median one.
@@ -58,6 +59,8 @@ const (
 	objectsMax = 100_000
 	runsMax    = 100
 	mbitMax    = 400_000
+
+	transfersMax = 256
 )
 
 // Validate reports everything that is wrong.
@@ -77,6 +80,8 @@ func (o *BulkOptions) Validate() error {
 	check(slices.Contains(Transports(), o.Transport), "transport: %q, want one of %v", o.Transport, Transports())
 	check(o.Megabits >= 0 && o.Megabits <= mbitMax, "mbit: %d, want up to %d", o.Megabits, mbitMax)
 	check(o.Megabits == 0 || o.Netns, "mbit: takes members in namespaces (netns), which have lines of their own")
+	check(o.Transfers >= 0 && o.Transfers <= transfersMax, "transfers: %d, want 1 to %d, or 0", o.Transfers,
+		transfersMax)
 	check(o.Runs >= 1 && o.Runs <= runsMax, "runs: %d, want 1 to %d", o.Runs, runsMax)
 	return errors.Join(faults...)
 }

@@ -100,6 +100,9 @@ func (m *bulkMember) attach(ctx context.Context, o *bulkOrder) (err error) {
 	if m.o.Loss > 0 && m.Index > 0 {
 		options = append(options, oob.WithReceiveLoss(m.o.Loss))
 	}
+	if m.o.Transfers > 0 {
+		options = append(options, oob.WithMaxTransfers(m.o.Transfers))
+	}
 	if m.o.Dir != "" {
 		options = append(options, oob.WithDirectory(m.o.Dir))
 	}

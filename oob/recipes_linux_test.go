@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -213,6 +214,36 @@ func TestTargetWithoutRoom(t *testing.T) {
 	}
 	if _, err := full.store.Create("g", 3<<20); !errors.Is(err, ErrNoSpace) {
 		t.Errorf("create: %v", err)
+	}
+}
+
+// Connections that say nothing, or nonsense, or name transfers that there are not, hold nobody up.
+func TestForeignConnections(t *testing.T) {
+	c := newCluster(t, 3, func(c *cluster) { c.system = append(c.system, withNetwork(vsync.Network{TCPOnly: true})) })
+	for i := range 60 {
+		conn, err := net.Dial("tcp", c.members[1].store.listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		b := append([]byte{'K', 'H', 'B', 1}, make([]byte, 100)...)
+		switch i % 3 {
+		case 0:
+			b = b[:0]
+		case 1:
+			b = randomBytes(uint64(i), 4096)
+		}
+		if _, err := conn.Write(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := c.members[0].put(t, "f", 1<<20)
+	if err := c.members[0].store.Replicate("f", c.addresses(0, 1, 2)).Wait(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	c.members[1].want(t, "f", b)
+	if n := c.members[1].store.Stats().LinksRefused; n < 20 {
+		t.Errorf("%d connections were refused", n)
 	}
 }
 

@@ -106,6 +106,7 @@ type Wait struct {
 type Caps struct {
 	Name      string // "udp", "mem", …
 	MTU       int    // largest frame in bytes that Send accepts
+	Large     int    // the same of frames to one process, where these may be larger than the MTU; else 0
 	Batch     int    // packets per call beyond which a larger batch brings nothing
 	Multicast bool   // Subscribe and channels work natively
 	Reliable  bool   // no loss, no duplicate, no reorder between two live processes
@@ -113,6 +114,11 @@ type Caps struct {
 	BusyPoll  bool   // Receive can spin without a system call per turn
 	LoopsBack bool   // a process receives what it sent to a channel it subscribed
 }
+
+// A transport whose Caps say Large carries frames above its MTU from one process to another by a way of their own, in
+// order among themselves, and without loss while that way stands: a receiver without room slows its senders down. When
+// it breaks, or stands still, what is on it is lost and counted (SendDropped), and the next large frame makes a new
+// one. The arena's LargeTx pool has frames of that size.
 
 // Stats counts what a transport did since it was opened. Reading it is safe from any goroutine; the numbers are each
 // exact but not a snapshot of one moment.

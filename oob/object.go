@@ -111,10 +111,15 @@ func (s *Store) release(c *copied) {
 	if c.endEdit != nil {
 		c.endEdit()
 	}
-	if c.block != nil {
-		c.block.Free()
-	}
+	b := c.block
 	c.block, c.edit, c.item.Data = nil, nil, nil
+	switch {
+	case b == nil:
+	case s.closed:
+		b.Free()
+	default:
+		s.all.Go(b.Free) // it takes long for big objects, and handlers wait for what the caller has locked
+	}
 }
 
 // Digest returns the digest of bytes, in hexadecimal, as Object.Digest does of an object's.

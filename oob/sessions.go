@@ -270,30 +270,40 @@ func (s *Store) prepare(x *session, digests []catalog.Digest) (*transfer.Receive
 
 // room returns the copy of an item that arrives: the one that another transfer had begun, or a new one.
 func (s *Store) room(x *session, it catalog.Item, d catalog.Digest) (*copied, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c := s.copies[it.Name]; c != nil && c.gen == it.Gen {
-		c.refs++
-		x.copies = append(x.copies, c)
+	if c := s.begun(x, it); c != nil {
 		return c, nil
 	}
+	// Setting memory aside takes long for big objects, and handlers wait for what is locked.
 	b, err := s.pool.Alloc(int64(it.Size))
 	if err != nil {
 		return nil, named(it.Name, err)
 	}
 	c := &copied{name: it.Name, size: it.Size, gen: it.Gen, block: b, item: transfer.NewItem(b.Data, d), refs: 1}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	x.copies = append(x.copies, c)
 	if x.ctx.Err() != nil {
 		return c, nil // the transfer has ended meanwhile
 	}
 	if o := s.catalog.Object(it.Name); o != nil && o.Gen == it.Gen && slices.Contains(o.Wanted, s.self) {
-		if old := s.copies[it.Name]; old != nil {
-			s.release(old)
-		}
+		s.drop(it.Name)
 		c.refs++
 		s.copies[it.Name], s.arriving[it.Name] = c, c
 	}
 	return c, nil
+}
+
+// begun returns the copy of an item that there is, nil without one.
+func (s *Store) begun(x *session, it catalog.Item) *copied {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.copies[it.Name]
+	if c == nil || c.gen != it.Gen {
+		return nil
+	}
+	c.refs++
+	x.copies = append(x.copies, c)
+	return c
 }
 
 // write puts bytes in their place, where they are not received in place.

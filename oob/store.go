@@ -194,6 +194,9 @@ func (s *Store) Create(name string, size int64) (*Object, error) {
 	if err != nil {
 		return nil, named(name, err)
 	}
+	if !b.Fresh() {
+		clear(b.Data)
+	}
 	return s.draft(name, b), nil
 }
 

@@ -19,10 +19,11 @@ type BulkOptions struct {
 	Loss      float64 `json:"loss"`      // share of packets that each receiver throws away
 	Transport string  `json:"transport"` // a name of Transports
 	Netns     bool    `json:"netns"`
-	Megabits  int     `json:"mbit"`    // that each member's line carries in a second; 0: no limit. Takes Netns
-	Runs      int     `json:"runs"`    // of which the median is reported
-	Traffic   bool    `json:"traffic"` // measure ordered messages beside the transfers
-	Dir       string  `json:"dir"`     // directory of objects; empty: memory
+	Megabits  int     `json:"mbit"`      // that each member's line carries in a second; 0: no limit. Takes Netns
+	Runs      int     `json:"runs"`      // of which the median is reported
+	Traffic   bool    `json:"traffic"`   // measure ordered messages beside the transfers
+	Dir       string  `json:"dir"`       // directory of objects; empty: memory
+	Transfers int     `json:"transfers"` // at once; 0: the library's default
 }
 
 // BulkResult is what a measurement gave. The run is the median one.
@@ -58,6 +59,8 @@ const (
 	objectsMax = 100_000
 	runsMax    = 100
 	mbitMax    = 400_000
+
+	transfersMax = 256
 )
 
 // Validate reports everything that is wrong.
@@ -77,6 +80,8 @@ func (o *BulkOptions) Validate() error {
 	check(slices.Contains(Transports(), o.Transport), "transport: %q, want one of %v", o.Transport, Transports())
 	check(o.Megabits >= 0 && o.Megabits <= mbitMax, "mbit: %d, want up to %d", o.Megabits, mbitMax)
 	check(o.Megabits == 0 || o.Netns, "mbit: takes members in namespaces (netns), which have lines of their own")
+	check(o.Transfers >= 0 && o.Transfers <= transfersMax, "transfers: %d, want 1 to %d, or 0", o.Transfers,
+		transfersMax)
 	check(o.Runs >= 1 && o.Runs <= runsMax, "runs: %d, want 1 to %d", o.Runs, runsMax)
 	return errors.Join(faults...)
 }
@@ -90,6 +95,7 @@ type bulkOrder struct {
 	Go      bool         // replicate, and wait
 	Digest  bool         // of the objects
 	Clear   bool         // delete them
+	Take    bool         // away from all but the sender
 	Floor   bool         // measure it
 	Traffic time.Duration
 }
@@ -241,6 +247,9 @@ func (b *bulkRun) busy() (Latency, error) {
 	var latency Latency
 	var fault error
 	done := make(chan struct{})
+	if _, err := b.one(0, bulkOrder{Prepare: busyRun}); err != nil {
+		return latency, err
+	}
 	go func() {
 		defer close(done)
 		var r *bulkReport
@@ -248,19 +257,23 @@ func (b *bulkRun) busy() (Latency, error) {
 			latency = r.Latency
 		}
 	}()
-	for i := 0; ; i++ {
+	for {
 		select {
 		case <-done:
-			return latency, fault
+			_, err := b.one(0, bulkOrder{Clear: true})
+			return latency, errors.Join(fault, err)
 		default:
 		}
-		for _, o := range []bulkOrder{{Prepare: 1000 + i}, {Go: true}, {Clear: true}} {
+		for _, o := range []bulkOrder{{Go: true}, {Take: true}} {
 			if _, err := b.one(0, o); err != nil {
 				return latency, err
 			}
 		}
 	}
 }
+
+// busyRun is the number of the run whose objects go out again and again.
+const busyRun = 1000
 
 // run measures one replication, and the floor beside it.
 func (b *bulkRun) run(number int) (*BulkResult, error) {

@@ -53,6 +53,13 @@ func (m *bulkMember) do(ctx context.Context, o *bulkOrder) (*bulkReport, error) 
 		return m.replicate(ctx)
 	case o.Digest:
 		return m.digest(ctx)
+	case o.Take:
+		for _, r := range m.store.ReplicateAll(m.names, []vsync.Address{m.sys.Address()}) {
+			if err := r.Wait(ctx); err != nil {
+				return nil, err
+			}
+		}
+		return &bulkReport{}, nil
 	case o.Clear:
 		for _, r := range m.store.ReplicateAll(m.names, nil) {
 			if err := r.Wait(ctx); err != nil {
@@ -92,6 +99,9 @@ func (m *bulkMember) attach(ctx context.Context, o *bulkOrder) (err error) {
 	var options []oob.Option
 	if m.o.Loss > 0 && m.Index > 0 {
 		options = append(options, oob.WithReceiveLoss(m.o.Loss))
+	}
+	if m.o.Transfers > 0 {
+		options = append(options, oob.WithMaxTransfers(m.o.Transfers))
 	}
 	if m.o.Dir != "" {
 		options = append(options, oob.WithDirectory(m.o.Dir))

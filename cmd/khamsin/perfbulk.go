@@ -20,6 +20,8 @@ type perfBulkCommand struct {
 	Runs      int     `default:"1" help:"Runs; the median one is printed."`
 	Traffic   bool    `help:"Measure the latency of ordered messages, alone and beside transfers."`
 	Dir       string  `type:"existingdir" placeholder:"DIR" help:"Objects are files there, instead of memory."`
+	Transfers int     `help:"Transfers at once; default: ISIS_OOBMAXIPMCADDRS, else 4."`
+	Find      bool    `help:"Try multicast and a chain, and one or more transfers at once, and print the fastest first."`
 	JSON      bool    `name:"json" help:"Print one JSON object on stdout."`
 }
 
@@ -29,10 +31,15 @@ func (c *perfBulkCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r, err := perf.Bulk(ctx, perf.BulkOptions{
+	o := perf.BulkOptions{
 		Receivers: c.Receivers, Size: c.Size, Objects: c.Objects, Loss: c.Loss, Transport: c.Transport, Netns: c.Netns,
-		Megabits: c.Mbit, Runs: c.Runs, Traffic: c.Traffic, Dir: c.Dir,
-	}, command, func(what string) { fmt.Fprintln(os.Stderr, what+" …") })
+		Megabits: c.Mbit, Runs: c.Runs, Traffic: c.Traffic, Dir: c.Dir, Transfers: c.Transfers,
+	}
+	progress := func(what string) { fmt.Fprintln(os.Stderr, what+" …") }
+	if c.Find {
+		return c.find(ctx, o, command, progress)
+	}
+	r, err := perf.Bulk(ctx, o, command, progress)
 	if err != nil {
 		return err
 	}
@@ -52,6 +59,26 @@ func (c *perfBulkCommand) Run(ctx context.Context) error {
 	if r.Busy.Count > 0 {
 		fmt.Fprintf(t, "ordered messages, alone\tp50 %.0f µs\tp99 %.0f µs\n", r.Idle.P50, r.Idle.P99)
 		fmt.Fprintf(t, "beside transfers\tp50 %.0f µs\tp99 %.0f µs\n", r.Busy.P50, r.Busy.P99)
+	}
+	return t.Flush()
+}
+
+// find prints a line for each way.
+func (c *perfBulkCommand) find(ctx context.Context, o perf.BulkOptions, command []string,
+	progress func(string)) error {
+	results, err := perf.FindBulk(ctx, o, command, progress)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(os.Stdout, results)
+	}
+	t := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(t, "BEST FIRST\tAT ONCE\tSECONDS\tMB/s TO EACH\tSENT BY ALL\tPROCESSORS")
+	for _, r := range results {
+		name := map[string]string{"udp": "multicast", "tcp": "chain"}[r.Transport]
+		fmt.Fprintf(t, "%s\t%d\t%.3f\t%.0f\t%.2f\t%.2f s\n", name, r.Transfers, r.Seconds, r.Rate, r.WireRatio,
+			r.Processor)
 	}
 	return t.Flush()
 }

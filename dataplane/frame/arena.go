@@ -23,9 +23,14 @@ type Arena struct {
 	rxFirst uint32
 	txSize  uint32 // bytes of a Tx chunk
 	rxSize  uint32 // bytes of an Rx run
+	large   uint32 // first chunk of the LargeTx pool; the number of chunks when there are none
+	largeRx uint32 // first chunk of the LargeRx pool
+	lgSize  uint32 // bytes of a run of either
 	huge    bool
 	closed  atomic.Bool
 	tx, rx  Pool
+	lgTx    Pool
+	lgRx    Pool
 
 	poisoned []bool // with invariant.Costly: the chunk was freed before; fresh ones are left unpopulated
 }
@@ -36,7 +41,8 @@ func New(cfg Config) (*Arena, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	chunks := 1 + cfg.TxChunks + cfg.RxRuns*cfg.RunChunks
+	large := 1 + cfg.TxChunks + cfg.RxRuns*cfg.RunChunks
+	chunks := large + (cfg.LargeTx+cfg.LargeRx)*cfg.LargeRun
 	mem, huge, err := mapMemory(chunks*cfg.ChunkSize, cfg.HugePages)
 	if err != nil {
 		return nil, fmt.Errorf("frame: map %d bytes: %w", chunks*cfg.ChunkSize, err)
@@ -49,6 +55,9 @@ func New(cfg Config) (*Arena, error) {
 		rxFirst: uint32(1 + cfg.TxChunks),
 		txSize:  uint32(cfg.ChunkSize),
 		rxSize:  uint32(cfg.ChunkSize * cfg.RunChunks),
+		large:   uint32(large),
+		largeRx: uint32(large + cfg.LargeTx*cfg.LargeRun),
+		lgSize:  uint32(cfg.ChunkSize * cfg.LargeRun),
 		huge:    huge,
 	}
 	for i := range a.refs {
@@ -59,6 +68,8 @@ func New(cfg Config) (*Arena, error) {
 	}
 	a.tx.init(a, "tx", 1, 1, cfg.TxChunks)
 	a.rx.init(a, "rx", a.rxFirst, uint32(cfg.RunChunks), cfg.RxRuns)
+	a.lgTx.init(a, "large tx", a.large, uint32(cfg.LargeRun), cfg.LargeTx)
+	a.lgRx.init(a, "large rx", a.largeRx, uint32(cfg.LargeRun), cfg.LargeRx)
 	return a, nil
 }
 
@@ -67,6 +78,12 @@ func (a *Arena) Tx() *Pool { return &a.tx }
 
 // Rx returns the pool for receiving.
 func (a *Arena) Rx() *Pool { return &a.rx }
+
+// LargeTx returns the pool for sending large frames. It may be empty.
+func (a *Arena) LargeTx() *Pool { return &a.lgTx }
+
+// LargeRx returns the pool for receiving large frames. It may be empty.
+func (a *Arena) LargeRx() *Pool { return &a.lgRx }
 
 // Config returns the configuration of the arena, with its defaults filled in.
 func (a *Arena) Config() Config { return a.cfg }
@@ -102,10 +119,18 @@ func (a *Arena) size(f Frame) uint32 {
 	if uint(f.Chunk) >= uint(len(a.refs)) || atomic.LoadInt32(&a.refs[f.Chunk]) <= 0 {
 		a.failFree("use", f)
 	}
-	if f.Chunk >= a.rxFirst {
+	return a.span(f.Chunk)
+}
+
+// span returns the bytes of the chunk or run that begins at chunk.
+func (a *Arena) span(chunk uint32) uint32 {
+	switch {
+	case chunk < a.rxFirst:
+		return a.txSize
+	case chunk < a.large:
 		return a.rxSize
 	}
-	return a.txSize
+	return a.lgSize
 }
 
 // Refs returns how many references there are to the chunk of f.
@@ -142,15 +167,22 @@ func (a *Arena) Release(f Frame) {
 
 // poolOf returns the pool that a chunk belongs to.
 func (a *Arena) poolOf(chunk uint32) *Pool {
-	if chunk >= a.rxFirst {
+	switch {
+	case chunk < a.rxFirst:
+		return &a.tx
+	case chunk < a.large:
 		return &a.rx
+	case chunk < a.largeRx:
+		return &a.lgTx
 	}
-	return &a.tx
+	return &a.lgRx
 }
 
 // Outstanding returns how many chunks and runs are in use: 0 when the arena is whole. It is exact when nobody is
 // working. It looks at every reference count.
-func (a *Arena) Outstanding() int { return a.tx.outstanding() + a.rx.outstanding() }
+func (a *Arena) Outstanding() int {
+	return a.tx.outstanding() + a.rx.outstanding() + a.lgTx.outstanding() + a.lgRx.outstanding()
+}
 
 // Close unmaps the arena. Frames that are still in use are an error, and reading them from now on a fault. A second
 // Close does nothing.
@@ -158,7 +190,7 @@ func (a *Arena) Close() error {
 	if a.closed.Swap(true) {
 		return nil
 	}
-	tx, rx := a.tx.outstanding(), a.rx.outstanding()
+	tx, rx := a.tx.outstanding()+a.lgTx.outstanding(), a.rx.outstanding()+a.lgRx.outstanding()
 	mem := a.mem
 	a.mem = nil
 	if err := unmapMemory(mem); err != nil {

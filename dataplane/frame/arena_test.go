@@ -47,11 +47,12 @@ func mustFail(t *testing.T, want string, fn func()) {
 }
 
 func TestFreshFrame(t *testing.T) {
-	a := open(t, Config{TxChunks: 3, RxRuns: 2, RunChunks: 4, ChunkSize: 1024, Headroom: 100})
+	a := open(t, Config{TxChunks: 3, RxRuns: 2, RunChunks: 4, ChunkSize: 1024, Headroom: 100, LargeTx: 2, LargeRx: 1,
+		LargeRun: 9})
 	for _, tc := range []struct {
 		pool *Pool
 		size int
-	}{{a.Tx(), 1024}, {a.Rx(), 4096}} {
+	}{{a.Tx(), 1024}, {a.Rx(), 4096}, {a.LargeTx(), 9216}, {a.LargeRx(), 9216}} {
 		f := get(t, tc.pool)
 		if f.IsZero() || f.Off != 100 || f.Len != 0 || a.Refs(f) != 1 {
 			t.Errorf("%s: fresh frame %+v with %d references", tc.pool.name, f, a.Refs(f))
@@ -71,9 +72,10 @@ func TestFreshFrame(t *testing.T) {
 // Every byte of the arena belongs to one chunk or run at most: what is written through one frame is seen through no
 // other.
 func TestFramesDoNotOverlap(t *testing.T) {
-	a := open(t, Config{TxChunks: 5, RxRuns: 3, RunChunks: 3, ChunkSize: 256, Headroom: 10})
+	a := open(t, Config{TxChunks: 5, RxRuns: 3, RunChunks: 3, ChunkSize: 256, Headroom: 10, LargeTx: 3, LargeRx: 2,
+		LargeRun: 7})
 	var frames []Frame
-	for _, p := range []*Pool{a.Tx(), a.Rx()} {
+	for _, p := range []*Pool{a.Tx(), a.Rx(), a.LargeTx(), a.LargeRx()} {
 		for p.Free() > 0 {
 			f := get(t, p)
 			f.Off = 0
@@ -94,8 +96,8 @@ func TestFramesDoNotOverlap(t *testing.T) {
 		}
 		a.Release(f)
 	}
-	if len(frames) != 8 {
-		t.Fatalf("%d frames, want 8", len(frames))
+	if len(frames) != 13 {
+		t.Fatalf("%d frames, want 13", len(frames))
 	}
 }
 

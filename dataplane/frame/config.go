@@ -23,6 +23,9 @@ type Config struct {
 	TxChunks  int  // chunks of the Tx pool
 	RxRuns    int  // runs of the Rx pool
 	RunChunks int  // chunks per Rx run, e.g. 34 of 2048 for a 64 KiB GRO super-packet; default 1
+	LargeTx   int  // runs of the LargeTx pool; default none
+	LargeRx   int  // runs of the LargeRx pool; default none
+	LargeRun  int  // chunks per run of these two; default 1
 	Headroom  int  // bytes free in front of the payload in a fresh frame; default DefaultHeadroom
 	HugePages bool // try huge pages first, fall back to small ones
 }
@@ -34,6 +37,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.RunChunks == 0 {
 		c.RunChunks = 1
+	}
+	if c.LargeRun == 0 {
+		c.LargeRun = 1
 	}
 	if c.Headroom == 0 {
 		c.Headroom = DefaultHeadroom
@@ -55,11 +61,17 @@ func (c Config) Validate() error {
 	if c.RxRuns < 0 {
 		fault("RxRuns %d is negative", c.RxRuns)
 	}
+	if c.LargeTx < 0 || c.LargeRx < 0 {
+		fault("LargeTx %d or LargeRx %d is negative", c.LargeTx, c.LargeRx)
+	}
 	if c.TxChunks == 0 && c.RxRuns == 0 {
 		fault("TxChunks and RxRuns are both 0: the arena would be empty")
 	}
 	if c.RunChunks < 0 || float64(c.RunChunks)*float64(c.ChunkSize) > RunSizeMax {
 		fault("RunChunks %d is not from 1 to %d bytes", c.RunChunks, RunSizeMax)
+	}
+	if c.LargeRun < 0 || float64(c.LargeRun)*float64(c.ChunkSize) > RunSizeMax {
+		fault("LargeRun %d is not from 1 to %d bytes", c.LargeRun, RunSizeMax)
 	}
 	if c.Headroom < 0 || c.Headroom >= c.ChunkSize {
 		fault("Headroom %d does not leave room for a payload in a chunk of %d", c.Headroom, c.ChunkSize)
@@ -72,5 +84,6 @@ func (c Config) Validate() error {
 
 // bytes returns the size of the arena, or infinity when it is beyond all measure.
 func (c Config) bytes() float64 {
-	return float64(c.ChunkSize) * (1 + float64(c.TxChunks) + float64(c.RxRuns)*float64(c.RunChunks))
+	large := (float64(c.LargeTx) + float64(c.LargeRx)) * float64(c.LargeRun)
+	return float64(c.ChunkSize) * (1 + float64(c.TxChunks) + float64(c.RxRuns)*float64(c.RunChunks) + large)
 }

@@ -7,7 +7,7 @@ import (
 
 func TestConfigDefaults(t *testing.T) {
 	a := open(t, Config{TxChunks: 1})
-	want := Config{ChunkSize: 2048, TxChunks: 1, RunChunks: 1, Headroom: 384}
+	want := Config{ChunkSize: 2048, TxChunks: 1, RunChunks: 1, LargeRun: 1, Headroom: 384}
 	if got := a.Config(); got != want {
 		t.Fatalf("config %+v, want %+v", got, want)
 	}
@@ -27,6 +27,8 @@ func TestConfigFaults(t *testing.T) {
 		"huge chunks": {Config{ChunkSize: 1 << 21, TxChunks: 1}, []string{"ChunkSize 2097152"}},
 		"headroom":    {Config{ChunkSize: 256, TxChunks: 1}, []string{"Headroom 384 does not leave room"}},
 		"too much":    {Config{TxChunks: 1<<31 - 1}, []string{"the arena would have more than"}},
+		"large":       {Config{TxChunks: 1, LargeTx: -1}, []string{"LargeTx -1"}},
+		"large run":   {Config{TxChunks: 1, LargeRx: 1, LargeRun: 1 << 20}, []string{"LargeRun 1048576"}},
 		"long run":    {Config{RxRuns: 1, RunChunks: 1 << 20}, []string{"RunChunks 1048576"}},
 		"all at once": {Config{TxChunks: -1, RxRuns: -2, RunChunks: -3}, []string{
 			"TxChunks -1", "RxRuns -2", "RunChunks -3",

@@ -6,19 +6,19 @@ import (
 	"pgregory.net/rapid"
 )
 
-// model is the slow reference: the references to every chunk in use, and the two pools' sizes.
+// model is the slow reference: the references to every chunk in use, and the pools' sizes.
 type model struct {
 	a    *Arena
 	refs map[uint32]int
 	held []Frame // one entry for each reference
 }
 
+// pool draws one of the pools.
 func (m *model) pool(rt *rapid.T, label string) *Pool {
-	if rapid.Bool().Draw(rt, label) {
-		return m.a.Rx()
-	}
-	return m.a.Tx()
+	return rapid.SampledFrom(m.pools()).Draw(rt, label)
 }
+
+func (m *model) pools() []*Pool { return []*Pool{m.a.Tx(), m.a.Rx(), m.a.LargeTx(), m.a.LargeRx()} }
 
 func (m *model) inUse(p *Pool) int {
 	n := 0
@@ -31,7 +31,7 @@ func (m *model) inUse(p *Pool) int {
 }
 
 func (m *model) get(rt *rapid.T) {
-	p := m.pool(rt, "rx")
+	p := m.pool(rt, "pool")
 	f, ok := p.Get()
 	if want := m.inUse(p) < p.Cap(); ok != want {
 		rt.Fatalf("%s.Get: %v with %d of %d in use", p.name, ok, m.inUse(p), p.Cap())
@@ -72,7 +72,7 @@ func (m *model) release(rt *rapid.T) {
 	if rapid.Bool().Draw(rt, "by arena") {
 		m.a.Release(f)
 	} else {
-		m.pool(rt, "by rx").Release(f)
+		m.pool(rt, "by pool").Release(f)
 	}
 }
 
@@ -85,7 +85,7 @@ func (m *model) check(rt *rapid.T) {
 			rt.Fatalf("chunk %d has %d references, want %d", chunk, got, n)
 		}
 	}
-	for _, p := range []*Pool{m.a.Tx(), m.a.Rx()} {
+	for _, p := range m.pools() {
 		if got, want := p.Free(), p.Cap()-m.inUse(p); got != want {
 			rt.Fatalf("%s: %d free, want %d", p.name, got, want)
 		}
@@ -100,6 +100,9 @@ func TestArenaAgainstModel(t *testing.T) {
 			TxChunks:  rapid.IntRange(1, 6).Draw(rt, "tx"),
 			RxRuns:    rapid.IntRange(0, 4).Draw(rt, "rx"),
 			RunChunks: rapid.IntRange(1, 3).Draw(rt, "run"),
+			LargeTx:   rapid.IntRange(0, 3).Draw(rt, "large tx"),
+			LargeRx:   rapid.IntRange(0, 3).Draw(rt, "large rx"),
+			LargeRun:  rapid.IntRange(1, 4).Draw(rt, "large run"),
 		})
 		if err != nil {
 			rt.Fatal(err)

@@ -47,10 +47,6 @@ func (a *Arena) whole(chunk uint32) []byte {
 	if a.mem == nil {
 		return nil
 	}
-	size := uint64(a.txSize)
-	if chunk >= a.rxFirst {
-		size = uint64(a.rxSize)
-	}
 	from := uint64(chunk) << a.shift
-	return a.mem[from : from+size]
+	return a.mem[from : from+uint64(a.span(chunk))]
 }

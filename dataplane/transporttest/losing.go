@@ -56,6 +56,13 @@ func testOverflow(s *scene) {
 	payload := pattern(1, min(size, a.caps.MTU))
 	sent := 0
 	for refusals := 0; sent < total && refusals < 100; {
+		if a.Arena().Tx().Free() == 0 { // all are on their way
+			if n, err := a.Send(nil); n != 0 || err != nil {
+				s.Fatalf("Send of nothing: %d, %v", n, err)
+			}
+			refusals++
+			continue
+		}
 		p := a.packet(b.Local(), 0, payload)
 		n, err := a.Send([]dataplane.Packet{p})
 		if err != nil {

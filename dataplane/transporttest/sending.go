@@ -11,6 +11,7 @@ import (
 // Caps, Arena and Local make sense, and stay as they are.
 func testDescribes(s *scene) {
 	a, b := s.pair()
+	*s.found = a.caps
 	if a.caps.Name == "" || a.caps.MTU < 1 || a.caps.Batch < 1 {
 		s.Errorf("Caps %+v lack a name, an MTU or a batch size", a.caps)
 	}
@@ -51,10 +52,15 @@ func testSizes(s *scene) {
 // A frame above the MTU is refused, and stays with the caller.
 func testTooLarge(s *scene) {
 	a, b := s.pair()
-	f := a.frame(nil)
+	size := 0
+	if a.caps.Large > 0 { // there are larger frames
+		size = a.caps.MTU + 1
+	}
+	f := a.frame(make([]byte, size))
 	f.Off = 0 // there may be no other room for it
-	f.Len = uint32(a.caps.MTU + 1)
-	if a.Arena().Room(f) < a.caps.MTU+1 {
+	most := max(a.caps.MTU, a.caps.Large)
+	f.Len = uint32(most + 1)
+	if a.Arena().Room(f) < most+1 {
 		a.Arena().Release(f)
 		s.Skip("no frame can hold more than the MTU")
 	}

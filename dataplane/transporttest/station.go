@@ -66,12 +66,18 @@ func pattern(n, size int) []byte {
 	return b
 }
 
-// frame returns a frame that holds payload.
+// frame returns a frame that holds payload. When all are on their way, it waits for one to come home.
 func (st *station) frame(payload []byte) frame.Frame {
 	st.tb.Helper()
-	f, ok := st.Arena().Tx().Get()
-	if !ok {
-		st.tb.Fatalf("no frame to send with; %d outstanding", st.Arena().Outstanding())
+	pool := st.Arena().Tx()
+	if len(payload) > st.caps.MTU {
+		pool = st.Arena().LargeTx()
+	}
+	f, ok := pool.Get()
+	for deadline := time.Now().Add(patience); !ok; f, ok = pool.Get() {
+		if n, err := st.Send(nil); n != 0 || err != nil || time.Now().After(deadline) {
+			st.tb.Fatalf("no frame to send with; %d outstanding; Send: %d, %v", st.Arena().Outstanding(), n, err)
+		}
 	}
 	f.Len = uint32(len(payload))
 	copy(st.Arena().Bytes(f), payload)

@@ -106,7 +106,7 @@ func New(inner dataplane.Transport, cfg Config) (*Transport, error) {
 		return nil, fmt.Errorf("tree: FanOut %d is not from 1 to %d", cfg.FanOut, FanOutMax)
 	}
 	caps := inner.Caps()
-	caps.Multicast, caps.LoopsBack = true, false
+	caps.Multicast, caps.LoopsBack, caps.Large = true, false, 0 // a packet may be on its way to many
 	if !cfg.Direct {
 		caps.MTU -= reserve
 	}

@@ -59,7 +59,7 @@ func allSteps() []step {
 		{"demo", 2, program, "env ISIS_NETWORK_INTERFACES=eth0 PROGRAM demo --transport rdma --members 3 --seed 1 " +
 			"--suspect-after 5s",
 			3 * time.Minute},
-		{"bpf", 2, "./bpf", testCall, 3 * time.Minute},
+		{"bpf", 1, "./bpf", testCall, 3 * time.Minute},
 		{"xdp", 2, "./transports/xdp", testCall + "-test.short -test.skip //without-multicast", 9 * time.Minute},
 		{"small-limit", 2, "./cmd/khamsin/internal/tuning", "env KHAMSIN_DISPOSABLE=1 " + testCall +
 			"-test.run ^TestSmallLimit", 5 * time.Minute},

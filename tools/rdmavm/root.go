@@ -23,9 +23,9 @@ var guestInit []byte
 // moduleNames returns the kernel's modules that guests may load.
 func moduleNames() []string {
 	return []string{
-		"rdma_rxe", "virtio_net", "virtio_pci", "9p", "9pnet_virtio", "crc32_generic", "crc32c_generic", "veth",
-		"dummy", "bridge", "sch_netem", "sch_ingress", "cls_bpf", "act_bpf", "nf_tables", "nft_numgen", "nft_compat",
-		"nft_chain_nat", "tun",
+		"rdma_rxe", "rdma_ucm", "virtio_net", "virtio_pci", "9p", "9pnet_virtio", "crc32_generic", "crc32c_generic",
+		"veth", "dummy", "bridge", "sch_netem", "sch_ingress", "cls_bpf", "act_bpf", "nf_tables", "nft_numgen",
+		"nft_compat", "nft_chain_nat", "tun",
 	}
 }
 

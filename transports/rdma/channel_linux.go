@@ -26,7 +26,10 @@ type groups struct {
 	members []int // how many groups each socket has joined
 	sockets []int
 	each    int // groups that one socket can join
+	room    int // groups in all, with a manager
 	joined  map[dataplane.Channel]int
+	manager *manager // joins in the place of sockets; or nil
+	managed map[dataplane.Channel]managed
 	guard   int // held locked while a queue pair is attached or detached
 }
 
@@ -37,9 +40,19 @@ func (g *groups) open(cfg Config) error {
 		return fmt.Errorf("rdma: interface %q: %w", cfg.Interface, err)
 	}
 	g.ifIndex, g.each, g.joined = ifi.Index, memberships(), make(map[dataplane.Channel]int)
+	g.managed = make(map[dataplane.Channel]managed)
 	path := filepath.Join(sysfs, cfg.Device)
 	if g.guard, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 		return fmt.Errorf("rdma: open %s: %w", path, err)
+	}
+	if cfg.Join == JoinManager {
+		ip, err := ipOf(cfg.Interface, cfg.LocalIP)
+		if err != nil {
+			return err
+		}
+		g.room = cfg.Channels
+		g.manager, err = openManager(ip)
+		return err
 	}
 	for room := 0; room < cfg.Channels; room += g.each {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -59,7 +72,10 @@ func (g *groups) close() error {
 	if g.guard > 0 {
 		errs = append(errs, unix.Close(g.guard))
 	}
-	g.sockets, g.guard = nil, 0
+	if g.manager != nil {
+		errs = append(errs, g.manager.close())
+	}
+	g.sockets, g.guard, g.manager = nil, 0, nil
 	return errors.Join(errs...)
 }
 
@@ -82,6 +98,17 @@ func (g *groups) membership(ch dataplane.Channel) *unix.IPMreqn {
 
 // join makes the interface receive a channel.
 func (g *groups) join(ch dataplane.Channel) error {
+	if g.manager != nil {
+		if len(g.joined) >= g.room {
+			return fmt.Errorf("rdma: channel %d: %d channels are all that Config.Channels allows: %w", ch, g.room,
+				unix.ENOBUFS)
+		}
+		if err := g.joinManaged(ch); err != nil {
+			return err
+		}
+		g.joined[ch] = 0
+		return nil
+	}
 	for i, fd := range g.sockets {
 		if g.members[i] >= g.each {
 			continue
@@ -101,6 +128,9 @@ func (g *groups) join(ch dataplane.Channel) error {
 func (g *groups) leave(ch dataplane.Channel) error {
 	i := g.joined[ch]
 	delete(g.joined, ch)
+	if g.manager != nil {
+		return g.leaveManaged(ch)
+	}
 	g.members[i]--
 	err := unix.SetsockoptIPMreqn(g.sockets[i], unix.IPPROTO_IP, unix.IP_DROP_MEMBERSHIP, g.membership(ch))
 	if err != nil {
@@ -170,7 +200,11 @@ func (g *groups) lock(how int) error {
 // attach attaches the queue pair to the channel's group, or detaches it.
 func (t *Transport) attach(ch dataplane.Channel, on bool) (err error) {
 	var gid [16]C.uint8_t
-	for i, b := range ch.IPv4().As16() {
+	mgid, lid := ch.IPv4().As16(), C.uint16_t(0)
+	if one, ok := t.groups.managed[ch]; ok {
+		mgid, lid = one.at.mgid, C.uint16_t(one.at.mlid)
+	}
+	for i, b := range mgid {
 		gid[i] = C.uint8_t(b)
 	}
 	if err := t.groups.lock(unix.LOCK_EX); err != nil {
@@ -179,9 +213,9 @@ func (t *Transport) attach(ch dataplane.Channel, on bool) (err error) {
 	defer func() { err = errors.Join(err, t.groups.lock(unix.LOCK_UN)) }()
 	if on {
 		t.receiver.renumber.Store(true)
-		return fault(fmt.Sprintf("attach %v", ch.IPv4()), C.kh_attach(t.pair, &gid[0]))
+		return fault(fmt.Sprintf("attach %v", ch.IPv4()), C.kh_attach(t.pair, &gid[0], lid))
 	}
-	return fault(fmt.Sprintf("detach %v", ch.IPv4()), C.kh_detach(t.pair, &gid[0]))
+	return fault(fmt.Sprintf("detach %v", ch.IPv4()), C.kh_detach(t.pair, &gid[0], lid))
 }
 
 // detachAll detaches the queue pair from all channels: it cannot be destroyed before.

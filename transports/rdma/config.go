@@ -30,16 +30,33 @@ const (
 	DefaultInline       = 128
 	DefaultTxChunks     = 4096
 	DefaultRxRuns       = 4096
+	DefaultLargeTx      = 64
+	DefaultLargeRx      = 64
+	DefaultLargeDepth   = 64
+	DefaultRails        = 64
 	DepthMax            = 1 << 15
 	ChannelsMax         = 1024
 	InlineMax           = 1024
 	TTLMax              = 255
+	LargeMax            = 1 << 20
+	LargeDepthMax       = 4096
+	RailsMax            = 1024
 
 	grhBytes    = 40         // what the device writes in front of a datagram
 	qkeyBase    = 0x4b680000 // Q_Keys: the highest bit must be 0, the lower half is the group port
 	qpNumberMax = 1<<24 - 1
 	regionMax   = 1 << 40
 	chunkMax    = 8192 // of the default arena: holds the headroom and the largest MTU of a port
+)
+
+// Join is how a transport makes the network deliver a channel.
+type Join int
+
+// Ways to join.
+const (
+	JoinAuto    Join = iota // JoinSocket over RoCE v2, JoinManager over InfiniBand
+	JoinSocket              // an ordinary socket joins, by IGMP; RoCE v2 only
+	JoinManager             // the kernel's RDMA connection manager does: by the subnet manager, on RoCE by IGMP
 )
 
 // Config says how a transport is opened. Zero fields take their defaults; Device or Interface must be given.
@@ -63,11 +80,24 @@ type Config struct {
 	// Channels is how many channels can be subscribed at the same time, up to ChannelsMax. Default DefaultChannels.
 	Channels int
 
+	// Join is how channels are joined. Default JoinAuto.
+	Join Join
+
 	// TTL is how many networks packets may enter, the hop limit of every packet: 1 to TTLMax. Zero is 1.
 	TTL int
 
 	// MTU is the largest payload in bytes. Default: the port's MTU, or what a chunk of the arena holds if that is less.
 	MTU int
+
+	// Large is the largest payload in bytes to one process, up to LargeMax: those above the MTU go by a rail, which is
+	// a reliable queue pair to that process. Zero: there are none. A device that copies nothing into work requests has
+	// none either: see Caps.
+	Large int
+
+	// LargeDepth is how many large frames may wait for Receive, from all senders together: beyond that they are slowed
+	// down. Rails is how many processes can be sent large frames to at the same time, and how many can send some here;
+	// the rail used last is given up for another.
+	LargeDepth, Rails int
 
 	// SendDepth is how many packets may be on their way through the device; more is back-pressure. ReceiveDepth is how
 	// many may wait for Receive; what comes beyond them is lost, and only the device counts it.
@@ -78,7 +108,8 @@ type Config struct {
 	Inline int
 
 	// Arena sizes the frames. RxRuns are those that the users of Receive can hold; ReceiveDepth more are added for the
-	// device. Default: chunks that hold a headroom and the MTU, DefaultTxChunks and DefaultRxRuns of them. All of it is
+	// device. Default: chunks that hold a headroom and the MTU, DefaultTxChunks and DefaultRxRuns of them; with Large,
+	// runs that hold it, DefaultLargeTx and DefaultLargeRx of them, and LargeDepth more for the device. All of it is
 	// pinned in memory: see docs/rdma.md for limits.
 	Arena frame.Config
 
@@ -103,8 +134,12 @@ func (c Config) validate() error {
 	}
 	check("PhysPort", c.PhysPort, 255)
 	check("Channels", c.Channels, ChannelsMax)
+	check("Join", int(c.Join), int(JoinManager))
 	check("TTL", c.TTL, TTLMax)
 	check("MTU", c.MTU, 4096)
+	check("Large", c.Large, LargeMax)
+	check("LargeDepth", c.LargeDepth, LargeDepthMax)
+	check("Rails", c.Rails, RailsMax)
 	check("SendDepth", c.SendDepth, DepthMax)
 	check("ReceiveDepth", c.ReceiveDepth, DepthMax)
 	if c.Inline > InlineMax {
@@ -138,7 +173,23 @@ func (c Config) withDefaults(portMTU int) Config {
 	setDefault(&a.RxRuns, DefaultRxRuns)
 	setDefault(&a.RunChunks, (a.Headroom+portMTU+a.ChunkSize-1)/a.ChunkSize) // the longest datagram that can come
 	a.RxRuns += c.ReceiveDepth
+	c.setLarge()
 	return c
+}
+
+// setLarge fills in what large frames need.
+func (c *Config) setLarge() {
+	a := &c.Arena
+	if c.Large == 0 {
+		c.LargeDepth, c.Rails, a.LargeTx, a.LargeRx = 0, 0, 0, 0
+		return
+	}
+	setDefault(&c.LargeDepth, DefaultLargeDepth)
+	setDefault(&c.Rails, DefaultRails)
+	setDefault(&a.LargeRun, (a.Headroom+c.Large+a.ChunkSize-1)/a.ChunkSize)
+	setDefault(&a.LargeTx, DefaultLargeTx)
+	setDefault(&a.LargeRx, DefaultLargeRx)
+	a.LargeRx += c.LargeDepth
 }
 
 // checkSizes reports sizes that do not fit each other or the port. Defaults are filled in.
@@ -155,6 +206,11 @@ func (c Config) checkSizes(portMTU int) error {
 			c.MTU, portMTU)
 	case room < c.MTU:
 		return fmt.Errorf("rdma: MTU %d does not fit the %d bytes behind a chunk's headroom", c.MTU, room)
+	case c.Large > 0 && c.Large <= c.MTU:
+		return fmt.Errorf("rdma: Large %d is not above the MTU of %d: leave it 0, or raise it", c.Large, c.MTU)
+	case c.Large > c.Arena.LargeRun*c.Arena.ChunkSize-c.Arena.Headroom && c.Large > 0:
+		return fmt.Errorf("rdma: %d chunks of %d bytes do not hold a frame of %d: set Arena.LargeRun", c.Arena.LargeRun,
+			c.Arena.ChunkSize, c.Large)
 	case c.Arena.RunChunks*c.Arena.ChunkSize-c.Arena.Headroom < portMTU:
 		// A datagram longer than its buffer would be an error of the queue pair, and anybody can send one.
 		return fmt.Errorf("rdma: %d chunks of %d bytes do not hold the longest datagram, of %d: set Arena.RunChunks",
@@ -180,4 +236,8 @@ type VerbsStats struct {
 	Signalled    uint64 // of them, that asked for a completion
 	Buffers      uint64 // posted to receive in
 	Repairs      uint64 // of the queue pair, after a failure
+	Rails        uint64 // opened for large frames
+	RailFailures uint64 // of rails that were not answered, broke, or stood still
+	LargeSent    uint64 // large frames posted
+	LargeCame    uint64 // large frames received
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/khamsin-io/khamsin/dataplane"
 )
 
@@ -95,6 +97,42 @@ func TestForeignDatagrams(t *testing.T) {
 	}
 }
 
+// Channels that the connection manager joins are received as those that a socket joins, and by nobody else; as many as
+// are configured, and again after leaving.
+func TestJoinByManager(t *testing.T) {
+	byManager := func(c *Config) { c.Join, c.Channels = JoinManager, 3 }
+	a, b, c := openUntilEnd(t, nil), openUntilEnd(t, byManager), openUntilEnd(t, byManager)
+	for ch := dataplane.Channel(1); ch <= 3; ch++ {
+		if err := errors.Join(b.Subscribe(ch), b.Subscribe(ch)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Subscribe(4); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Subscribe(5); !errors.Is(err, unix.ENOBUFS) {
+		t.Errorf("a fourth channel: %v", err)
+	}
+	for range 2 {
+		for ch := dataplane.Channel(1); ch <= 3; ch++ {
+			exchangeOne(t, a, b, ch)
+		}
+		exchangeOne(t, a, c, 4)
+		if err := errors.Join(b.Unsubscribe(2), b.Subscribe(2)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := c.Stats().ReceivedPackets; got != 2 {
+		t.Errorf("%d packets came to the one with another channel", got)
+	}
+	if err := b.Unsubscribe(1); err != nil {
+		t.Fatal(err)
+	}
+	sendAll(t, a, []dataplane.Packet{{Frame: filled(t, a, 1, 30), Channel: 1}})
+	exchangeOne(t, a, b, 0) // the first that comes is not the one by the channel
+	drain(t, c)
+}
+
 // Without a group port there is no multicast, and it is said.
 func TestNoMulticast(t *testing.T) {
 	tr := openUntilEnd(t, func(c *Config) { c.GroupPort = 0 })
@@ -156,6 +194,7 @@ func TestConfigFaults(t *testing.T) {
 		{Config{Device: "x", MTU: 4097}, "MTU 4097"},
 		{Config{Device: "x", SendDepth: -1}, "SendDepth -1"},
 		{Config{Device: "x", TTL: 256}, "TTL 256"},
+		{Config{Device: "x", Large: LargeMax + 1, Rails: -1, LargeDepth: -1}, "Large 1048577"},
 		{Config{Device: "x", Inline: 5000}, "Inline 5000"},
 	} {
 		if _, err := Open(tc.cfg); err == nil || !strings.Contains(err.Error(), tc.want) {

@@ -72,7 +72,8 @@ func parseGID(text string) (netip.Addr, error) {
 func chooseGID(list []gid, ifName string, ip netip.Addr) (gid, error) {
 	best, score := gid{}, 0
 	for _, g := range list {
-		if ifName != "" && g.ndev != "" && g.ndev != ifName || ip.IsValid() && g.addr.Unmap() != ip.Unmap() {
+		if ifName != "" && g.ndev != "" && g.ndev != ifName ||
+			ip.IsValid() && g.ndev != "" && g.addr.Unmap() != ip.Unmap() {
 			continue
 		}
 		s := 1

@@ -14,14 +14,20 @@ type origin struct {
 }
 
 // readHeader reads the 40 bytes that the device puts in front of a datagram. Over RoCE v2 with IPv4 the second half is
-// the IPv4 header and the first is undefined; else all of it is a global routing header, which is laid out like IPv6's.
+// the IPv4 header and the first is undefined; else all of it is a global routing header, which is laid out like IPv6's,
+// and channels are groups of InfiniBand.
 func readHeader(h *[grhBytes]byte, ipv4 bool) origin {
 	if !ipv4 {
 		const version = 6
-		if h[0]>>4 != version || h[24] == 0xff {
+		if h[0]>>4 != version {
 			return origin{}
 		}
-		return origin{source: [16]byte(h[8:24]), ok: true}
+		o := origin{source: [16]byte(h[8:24]), ok: true}
+		if h[24] == 0xff {
+			o.channel = channelOfMGID([16]byte(h[24:40]))
+			o.ok = o.channel != 0
+		}
+		return o
 	}
 	if h[20]>>4 != 4 {
 		return origin{}

@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"syscall"
 	"time"
@@ -63,27 +64,43 @@ func (t *Transport) newLink(sends, receives int) (l *link, err error) {
 	if l.raw, err = l.file.SyscallConn(); err != nil {
 		return l, err
 	}
-	errno := C.kh_create_rc(t.device.pd, l.queue.cq, C.int(sends), C.int(receives), &l.pair)
+	errno := C.kh_create_rc(t.device.pd, l.queue.cq, l.queue.cq, nil, C.int(sends), C.int(receives), &l.pair)
 	if err = fault("queue pair", errno); err != nil {
 		return l, err
 	}
-	if err = fault("initialise queue pair", C.kh_rc_init(l.pair, t.device.port)); err != nil {
+	if err = fault("initialise queue pair", C.kh_rc_init(l.pair, t.device.port, 1)); err != nil {
 		return l, err
 	}
+	l.self = pairInfo{gid: t.gid.addr.As16(), number: uint32(C.kh_qp_num(l.pair)), psn: randomPSN()}
+	return l, nil
+}
+
+// randomPSN returns the number of a queue pair's first packet. What is left of an older connection does not fit it.
+func randomPSN() uint32 {
 	var b [4]byte
 	_, _ = rand.Read(b[:]) // never fails: see crypto/rand
-	l.self = pairInfo{gid: t.gid.addr.As16(), number: uint32(C.kh_qp_num(l.pair)),
-		psn: binary.BigEndian.Uint32(b[:]) & psnMax}
-	return l, nil
+	return binary.BigEndian.Uint32(b[:]) & psnMax
 }
 
 // connect readies the queue pair to send to, and to receive from, the other side.
 func (l *link) connect(peer pairInfo) error {
-	p := l.t.device.destination(peer.gid, l.t.gid.index, l.t.cfg.TTL)
-	p.qpn, p.psn, p.my_psn = C.uint32_t(peer.number), C.uint32_t(peer.psn), C.uint32_t(l.self.psn)
-	p.mtu = l.t.device.attr.mtu
-	p.timeout, p.retry, p.rnr_retry = retryTimer, retryCount, retryReady
-	return fault("connect queue pair", C.kh_rc_connect(l.pair, p))
+	return l.t.connectPair(l.pair, l.self.psn, peer, retryTimer)
+}
+
+// connectPair readies a reliable queue pair whose own packets begin with a number, and are sent again after a timer of
+// 4.096 µs * 2^timer.
+func (t *Transport) connectPair(qp handle, psn uint32, peer pairInfo, timer uint8) error {
+	p := t.device.destination(peer.gid, t.gid.index, t.cfg.TTL)
+	if t.infiniband() {
+		if p.dlid = C.uint16_t(t.lids.of(peer.gid)); p.dlid == 0 {
+			return fmt.Errorf("rdma: nothing was heard yet of %v, so its local identifier is not known",
+				netip.AddrFrom16(peer.gid))
+		}
+	}
+	p.qpn, p.psn, p.my_psn = C.uint32_t(peer.number), C.uint32_t(peer.psn), C.uint32_t(psn)
+	p.mtu = t.device.attr.mtu
+	p.timeout, p.retry, p.rnr_retry = C.uint8_t(timer), retryCount, retryReady
+	return fault("connect queue pair", C.kh_rc_connect(qp, p))
 }
 
 // next waits for completions, which are then in the board. It returns os.ErrDeadlineExceeded after kick.

@@ -79,19 +79,32 @@ func (p *paths) find(to [16]byte) (ah uint64, pending bool) {
 func (p *paths) resolve(to [16]byte) *way {
 	addr := netip.AddrFrom16(to).Unmap()
 	broadcast := netip.AddrFrom4([4]byte{255, 255, 255, 255})
-	if addr.IsUnspecified() || addr == broadcast || addr.Is4() != p.t.gid.addr.Is4In6() {
+	group := p.t.infiniband() && addr.Is4() && addr.IsMulticast()
+	if addr.IsUnspecified() || addr == broadcast || !group && addr.Is4() != p.t.gid.addr.Is4In6() {
 		return nil
 	}
 	if len(p.table) >= pathsMax && !p.forget() {
 		return nil
 	}
+	destination := p.t.device.destination(to, p.t.gid.index, p.t.cfg.TTL)
+	if p.t.infiniband() && !group {
+		if destination.dlid = C.uint16_t(p.t.lids.of(to)); destination.dlid == 0 {
+			return nil // it was not heard yet; the next packet looks again
+		}
+	}
 	w := &way{done: make(chan struct{}), patient: p.t.clock.Now().Add(pathPatience)}
 	p.table[to] = w
-	destination := p.t.device.destination(to, p.t.gid.index, p.t.cfg.TTL)
 	p.work.Go(func() {
-		if errno := C.kh_create_ah(p.t.device.pd, destination, &w.ah); errno != 0 {
+		var err error
+		if group {
+			err = p.t.toGroup(addr, destination)
+		}
+		if err == nil {
+			err = fault("address handle", C.kh_create_ah(p.t.device.pd, destination, &w.ah))
+		}
+		if err != nil {
 			w.ah, w.until = nil, p.t.clock.Now().Add(pathRetry)
-			p.t.log.Warn("rdma: no way to a host", "to", addr, "error", fault("address handle", errno))
+			p.t.log.Warn("rdma: no way to a host", "to", addr, "error", err)
 		}
 		close(w.done)
 	})
@@ -102,6 +115,20 @@ func (p *paths) resolve(to [16]byte) *way {
 	case <-timer.C:
 	}
 	return w
+}
+
+// toGroup makes a destination that of a group over InfiniBand, whose identifier only its members know: so this process
+// becomes one, until the manager is closed.
+func (t *Transport) toGroup(group netip.Addr, destination *C.kh_peer) error {
+	_, at, err := t.groups.manager.join(group)
+	if err != nil {
+		return err
+	}
+	for i, b := range at.mgid {
+		destination.dgid[i] = C.uint8_t(b)
+	}
+	destination.dlid, destination.sl, destination.rate = C.uint16_t(at.mlid), C.uint8_t(at.sl), C.uint8_t(at.rate)
+	return nil
 }
 
 // forget empties the table, unless the device may still use what is in it.

@@ -111,8 +111,13 @@ func (p *pair) meet(where string) {
 // Datagrams and multicasts over the wire: all come, in order, where nothing is lost; where something is, what comes and
 // what is counted as missing make up what was sent.
 func TestPeersDatagrams(t *testing.T) {
+	t.Run("socket", func(t *testing.T) { peersDatagrams(t, JoinSocket) })
+	t.Run("manager", func(t *testing.T) { peersDatagrams(t, JoinManager) })
+}
+
+func peersDatagrams(t *testing.T, how Join) {
 	p := newPair(t)
-	tr := openUntilEnd(t, nil)
+	tr := openUntilEnd(t, func(c *Config) { c.Join = how })
 	var there dataplane.Endpoint
 	p.tell(tr.Local())
 	p.hear(&there)

@@ -2,6 +2,7 @@ package rdma
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -82,6 +83,7 @@ func TestChooseGID(t *testing.T) {
 		{roce, "eth2", netip.Addr{}, -1},
 		{roce, "eth1", netip.MustParseAddr("10.9.9.9"), -1},
 		{infiniband, "ib0", netip.Addr{}, 0},
+		{infiniband, "ib0", netip.MustParseAddr("10.0.0.1"), 0}, // it is not the address of a port there
 		{nil, "", netip.Addr{}, -1},
 	} {
 		list, err := readGIDs(writeGIDs(t, append(tc.list, gid{7, netip.IPv6Unspecified(), "", ""})...), "dev0", 1)
@@ -134,6 +136,7 @@ func TestReadHeader(t *testing.T) {
 		{"10.0.0.1", "224.0.0.1", false, 0},
 		{"fe80::1", "fe80::2", true, 0},
 		{"fe80::1", "ff02::1", false, 0},
+		{"fe80::1", "ff12:4001:ffff::f00:7", true, 7},
 	} {
 		ipv4 := netip.MustParseAddr(tc.from).Is4()
 		o := readHeader(packet(tc.from, tc.to), ipv4)
@@ -209,9 +212,11 @@ func TestDefaults(t *testing.T) {
 		}
 	}
 	for want, cfg := range map[string]Config{
-		"MTU 2000 is above the 1024": {MTU: 2000},
-		"Headroom 10":                {Arena: frame.Config{Headroom: 10}},
-		"longest datagram":           {MTU: 100, Arena: frame.Config{ChunkSize: 1024, RunChunks: 1}},
+		"MTU 2000 is above the 1024":  {MTU: 2000},
+		"Headroom 10":                 {Arena: frame.Config{Headroom: 10}},
+		"Large 1000 is not above":     {Large: 1000},
+		"do not hold a frame of 9000": {Large: 9000, Arena: frame.Config{LargeRun: 4}},
+		"longest datagram":            {MTU: 100, Arena: frame.Config{ChunkSize: 1024, RunChunks: 1}},
 	} {
 		cfg.Device = "x"
 		if err := cfg.withDefaults(1024).checkSizes(1024); err == nil || !strings.Contains(err.Error(), want) {
@@ -257,10 +262,172 @@ func TestExchangeRecords(t *testing.T) {
 	}
 }
 
+func testAsk() railWord {
+	return railWord{kind: railAsk, attempt: 1<<63 + 5, number: 77, psn: psnMax, large: LargeMax, port: 4711}
+}
+
+// Words about rails are what they were before they travelled, and nothing else is one.
+func TestRailWords(t *testing.T) {
+	answer := testAsk()
+	answer.kind, answer.port = railAnswer, 0
+	for _, w := range []railWord{testAsk(), answer, {kind: railEnd, attempt: 9}} {
+		var b [railWordBytes]byte
+		w.put(b[:])
+		if got, ok := parseRailWord(b[:]); !ok || got != w {
+			t.Errorf("%+v became %+v, %v", w, got, ok)
+		}
+		for _, short := range [][]byte{nil, b[:31], append(b[:], 0)} {
+			if _, ok := parseRailWord(short); ok {
+				t.Errorf("%d bytes are a word", len(short))
+			}
+		}
+	}
+	for _, change := range []func(w *railWord){
+		func(w *railWord) { w.kind = 0 },
+		func(w *railWord) { w.kind = 4 },
+		func(w *railWord) { w.kind = railEnd },
+		func(w *railWord) { w.kind = railAnswer },
+		func(w *railWord) { w.number = 0 },
+		func(w *railWord) { w.number = qpNumberMax },
+		func(w *railWord) { w.psn = psnMax + 1 },
+		func(w *railWord) { w.large = 0 },
+		func(w *railWord) { w.large = LargeMax + 1 },
+		func(w *railWord) { w.port = 0 },
+	} {
+		w := testAsk()
+		change(&w)
+		var b [railWordBytes]byte
+		w.put(b[:])
+		if got, ok := parseRailWord(b[:]); ok {
+			t.Errorf("%+v is a word", got)
+		}
+	}
+}
+
+// A channel's group over InfiniBand is that of its IPv4 address as the kernel makes it, in the port's partition.
+func TestMGIDs(t *testing.T) {
+	for _, tc := range []struct {
+		ch   dataplane.Channel
+		pkey uint16
+		want string
+	}{
+		{1, 0xffff, "ff12:4001:ffff::f00:1"},
+		{dataplane.ChannelMax, 0x8001, "ff12:4001:8001::fff:ffff"},
+		{0x123456, 0xffff, "ff12:4001:ffff::f12:3456"},
+	} {
+		g := mgidOf(tc.ch, tc.pkey)
+		if got := netip.AddrFrom16(g).String(); got != tc.want {
+			t.Errorf("channel %d in %#x is %s, want %s", tc.ch, tc.pkey, got, tc.want)
+		}
+		wide := g
+		wide[1] = 0x15 // the scope of a site
+		if channelOfMGID(g) != tc.ch || channelOfMGID(wide) != tc.ch {
+			t.Errorf("%s is channel %d", tc.want, channelOfMGID(g))
+		}
+	}
+	for _, text := range []string{
+		"ff12:401b:ffff::f00:1", // IPoIB's own
+		"ff12:4001:ffff::1",     // 224.0.0.1
+		"ff02:4001:ffff::f00:1", "ff12:4001:ffff:1::f00:1", "fe80::1", "ff12:4001:ffff::f00:0",
+	} {
+		if ch := channelOfMGID(netip.MustParseAddr(text).As16()); ch != 0 {
+			t.Errorf("%s is channel %d", text, ch)
+		}
+	}
+}
+
+// joinedEvent returns the event of a join as the kernel writes it.
+func joinedEvent(number uint64, event, status uint32, group string) []byte {
+	b := make([]byte, ucmEventBytes)
+	binary.NativeEndian.PutUint64(b, number)
+	binary.NativeEndian.PutUint32(b[12:], event)
+	binary.NativeEndian.PutUint32(b[16:], status)
+	g := netip.MustParseAddr(group).As16()
+	copy(b[28:], g[:])
+	binary.NativeEndian.PutUint16(b[52:], 0xc003)
+	b[54], b[56] = 2, 3
+	return b
+}
+
+// The identifier of a host is the one that it was last heard with, and there is no limit to how many can be heard.
+func TestLIDs(t *testing.T) {
+	var l lids
+	a, b := [16]byte{15: 1}, [16]byte{15: 2}
+	if l.of(a) != 0 {
+		t.Error("an identifier of a host that was not heard")
+	}
+	l.learn(a, 5)
+	l.learn(a, 5)
+	l.learn(b, 6)
+	l.learn(a, 7)
+	l.learn(a, 0) // it came by a way without
+	if l.of(a) != 7 || l.of(b) != 6 {
+		t.Errorf("%d and %d", l.of(a), l.of(b))
+	}
+	for i := range 4 * lidsMax {
+		l.learn([16]byte{byte(i >> 8), byte(i), 15: 9}, uint16(1+i))
+	}
+	if len(l.table) > lidsMax {
+		t.Errorf("%d are remembered", len(l.table))
+	}
+}
+
+// What the connection manager says of a join is read as it is laid out, and what it refuses is an error.
+func TestConnectionManagerEvents(t *testing.T) {
+	want := membership{number: 7, mgid: mgidOf(5, 0xffff), mlid: 0xc003, sl: 2, rate: 3}
+	got, err := parseJoined(joinedEvent(7, ucmJoined, 0, "ff12:4001:ffff::f00:5"))
+	if err != nil || got != want {
+		t.Errorf("%+v, %v, want %+v", got, err, want)
+	}
+	if got, err := parseJoined(joinedEvent(7, ucmJoined, 0, "::ffff:239.0.0.5")); err != nil || got.mlid != 0xc003 {
+		t.Errorf("RoCE: %+v, %v", got, err)
+	}
+	for _, b := range [][]byte{
+		nil, make([]byte, 300), joinedEvent(7, 13, 0, "ff12:4001:ffff::f00:5"),
+		joinedEvent(7, ucmJoined, 1<<32-22, "ff12:4001:ffff::f00:5"), joinedEvent(7, ucmJoined, 0, "fe80::1"),
+	} {
+		if m, err := parseJoined(b); err == nil {
+			t.Errorf("%x is %+v", b, m)
+		}
+	}
+}
+
+// Commands to the connection manager have the lengths that the kernel's structures have, and their fields in place.
+func TestConnectionManagerCommands(t *testing.T) {
+	ip := netip.MustParseAddr("10.1.2.3")
+	group := dataplane.Channel(0x010203).IPv4()
+	for name, tc := range map[string]struct {
+		b               []byte
+		command, answer int
+		length, at      int
+		want            []byte
+	}{
+		"create":  {ucmCreateCommand(9), 0, 4, 24, 16, []byte{0x11, 1}},
+		"bind":    {ucmBindCommand(5, ip), 2, 0, 40, 8, []byte{2, 0, 0, 0, 10, 1, 2, 3}},
+		"join":    {ucmJoinCommand(9, 8, 5, group), 16, 4, 48, 16, []byte{2, 0, 0, 0, 239, 1, 2, 3}},
+		"join id": {ucmJoinCommand(9, 8, 5, group), 16, 4, 48, 44, []byte{5, 0, 0, 0}},
+		"leave":   {ucmLeaveCommand(9, 6), 17, 4, 16, 8, []byte{6, 0, 0, 0}},
+		"destroy": {ucmDestroyCommand(9, 6), 1, 4, 16, 8, []byte{6, 0, 0, 0}},
+		"event":   {ucmEventCommand(9), 12, 336, 8, 0, []byte{9}},
+	} {
+		header := binary.NativeEndian.Uint32(tc.b)
+		in, out := binary.NativeEndian.Uint16(tc.b[4:]), binary.NativeEndian.Uint16(tc.b[6:])
+		if int(header) != tc.command || int(in) != tc.length || len(tc.b) != 8+tc.length || int(out) != tc.answer {
+			t.Errorf("%s: command %d, %d bytes of %d, answer %d", name, header, in, len(tc.b), out)
+		}
+		if !bytes.HasPrefix(tc.b[8+tc.at:], tc.want) {
+			t.Errorf("%s: % x has no % x at %d", name, tc.b, tc.want, tc.at)
+		}
+	}
+}
+
 // Whatever comes by the socket or from an application is a record or an error, and a record says the same again.
 func FuzzExchange(f *testing.F) {
 	k, h := testKey(), hello{pair: testPair()}
-	for _, b := range [][]byte{k.marshal(), h.marshal(), marshalWelcome(testPair()), nil} {
+	var ask [railWordBytes]byte
+	w := testAsk()
+	w.put(ask[:])
+	for _, b := range [][]byte{k.marshal(), h.marshal(), marshalWelcome(testPair()), ask[:], nil} {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -272,6 +439,20 @@ func FuzzExchange(f *testing.F) {
 		}
 		if p, err := parseWelcome(b); err == nil && !bytes.Equal(marshalWelcome(p), b) {
 			t.Errorf("welcome %x became %x", b, marshalWelcome(p))
+		}
+		if w, ok := parseRailWord(b); ok {
+			var again [railWordBytes]byte
+			if w.put(again[:]); !bytes.Equal(again[:], b) {
+				t.Errorf("word %x became %x", b, again)
+			}
+		}
+		if m, err := parseJoined(b); err == nil && len(b) < 324 {
+			t.Errorf("%d bytes are %+v", len(b), m)
+		}
+		if len(b) >= 16 {
+			if ch := channelOfMGID([16]byte(b)); ch > dataplane.ChannelMax {
+				t.Errorf("channel %d", ch)
+			}
 		}
 		if len(b) >= grhBytes {
 			for _, ipv4 := range []bool{false, true} {

@@ -61,6 +61,10 @@ func factory(tb testing.TB, without string) transporttest.World {
 			if o.Rx == 0 {
 				cfg.Arena.RxRuns = 256
 			}
+			if without == "" { // the other runs are without large frames
+				cfg.Large, cfg.LargeDepth = 16<<10, 16
+				cfg.Arena.LargeTx, cfg.Arena.LargeRx = 48, 32
+			}
 			if without != "inline" { // with it, frames of the port's MTU
 				cfg.MTU, cfg.Arena.ChunkSize, cfg.Arena.RunChunks = 1400, 2048, 3
 			}

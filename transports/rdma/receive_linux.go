@@ -25,6 +25,7 @@ type receiver struct {
 	board *board
 	lkey  C.uint32_t
 
+	large    largeBuffers
 	numbers  numbers
 	renumber atomic.Bool // a channel was subscribed: what was sent there before is not missing
 
@@ -34,16 +35,16 @@ type receiver struct {
 	stuck bool          // the last poll had no free frame
 
 	packets, bytes, takes, dropped, oversize, undersize, foreign, stalled counters.Counter
-	calls, buffers                                                        counters.Counter
+	calls, buffers, largeCame                                             counters.Counter
 }
 
 func (r *receiver) init(t *Transport) {
 	r.t = t
 	r.board = newBoard(0, batchMax)
 	r.lkey = C.kh_lkey(t.region)
-	c := t.arena.Config()
-	r.lent = make([]bool, 1+c.TxChunks+c.RxRuns*c.RunChunks)
+	r.lent = make([]bool, len(t.arena.Memory())/t.arena.Config().ChunkSize)
 	r.spare = make([]frame.Frame, 0, batchMax)
+	r.large.first = uint32(len(r.lent))
 	r.numbers.init()
 }
 
@@ -107,6 +108,9 @@ func (r *receiver) arm(want int) int {
 func (r *receiver) poll(batch []dataplane.Packet) (int, error) {
 	r.t.arena.Rx().Free() // takes in what other goroutines released
 	r.stuck = false
+	if err := r.topUp(); err != nil {
+		return 0, err
+	}
 	for {
 		limit := r.arm(min(len(batch), batchMax))
 		if limit == 0 {
@@ -116,6 +120,9 @@ func (r *receiver) poll(batch []dataplane.Packet) (int, error) {
 		completed, err := r.exchange(limit)
 		if err != nil {
 			return 0, err
+		}
+		if completed < limit && r.large.depth > 0 {
+			r.large.drained.Add(1)
 		}
 		if completed == 0 {
 			return 0, nil
@@ -139,6 +146,13 @@ func (r *receiver) deliver(batch []dataplane.Packet, completed int) int {
 		chunk := uint32(wc.id)
 		if uint64(wc.id) >= uint64(len(r.lent)) || !r.lent[chunk] {
 			invariant.Fail("rdma: a completion is of chunk %d, which the device of %v does not have", wc.id, r.t.local)
+		}
+		if chunk >= r.large.first {
+			if r.readLarge(wc, chunk, &batch[n]) {
+				bytes += uint64(batch[n].Frame.Len)
+				n++
+			}
+			continue
 		}
 		if !r.read(wc, chunk, &batch[n]) {
 			r.lend(chunk)
@@ -172,7 +186,7 @@ func (r *receiver) read(wc *C.kh_wc, chunk uint32, p *dataplane.Packet) bool {
 		return false
 	}
 	headroom := uint32(r.t.cfg.Arena.Headroom)
-	if wc.flags&(C.KH_GRH|C.KH_IMM) != C.KH_GRH|C.KH_IMM || wc.len < grhBytes {
+	if wc.flags&C.KH_GRH == 0 || wc.len < grhBytes {
 		r.foreign.Inc()
 		return false
 	}
@@ -182,7 +196,17 @@ func (r *receiver) read(wc *C.kh_wc, chunk uint32, p *dataplane.Packet) bool {
 		r.foreign.Inc()
 		return false
 	}
+	if r.t.infiniband() {
+		r.t.lids.learn(o.source, uint16(wc.flags>>16))
+	}
 	from := dataplane.Endpoint{IP: o.source, Port: uint32(wc.qpn)}
+	if wc.flags&C.KH_IMM == 0 { // it has no number, so it is a word about rails, or none of ours
+		payload := r.t.arena.Bytes(frame.Frame{Chunk: chunk, Off: headroom, Len: uint32(wc.len) - grhBytes})
+		if w, ok := parseRailWord(payload); !ok || o.channel != 0 || !r.t.keeper.receive(letter{from: from, word: w}) {
+			r.foreign.Inc()
+		}
+		return false
+	}
 	r.dropped.Add(r.numbers.missing(stream{o.channel, from}, uint32(wc.imm)))
 	switch {
 	case wc.len == grhBytes:
@@ -216,4 +240,7 @@ func (r *receiver) close() {
 	r.lent, r.spare = nil, nil
 	r.board.close()
 	r.board = nil
+	if r.large.board != nil {
+		r.large.board.close()
+	}
 }

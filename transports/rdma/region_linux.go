@@ -237,7 +237,7 @@ func (o *oneSided) listen(t *Transport) (netip.AddrPort, error) {
 		return netip.AddrPort{}, dataplane.ErrClosed
 	}
 	if o.listener == nil {
-		l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(t.gid.addr.Unmap(), 0)))
+		l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(t.ip, 0)))
 		if err != nil {
 			return netip.AddrPort{}, fmt.Errorf("rdma: socket for connections: %w", err)
 		}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -29,6 +30,7 @@ type sender struct {
 	queue queue
 	board *board
 	paths paths
+	rails rails
 	base  uintptr // of the arena
 	lkey  C.uint32_t
 
@@ -39,10 +41,11 @@ type sender struct {
 	mu         sync.Mutex    // held by Send, and by a Receive that is about to sleep
 	flight     []frame.Frame // a ring; the zero Frame where the payload was inlined
 	head, tail uint64        // numbers of the work requests that are in flight: from head up to tail
-	owner      bool          // in Send: the Tx pool is ours
+	owner      bool          // in Send: the Tx pools are ours
 
 	packets, bytes, multicasts, dropped, posts           counters.Counter
 	calls, requests, inlined, signalled, repairs, failed counters.Counter
+	opened, railFailures, largeSent                      counters.Counter
 }
 
 func (s *sender) init(t *Transport, inlineMax int) {
@@ -73,12 +76,18 @@ func (s *sender) send(batch []dataplane.Packet) (int, error) {
 			return 0, err
 		}
 	}
+	if len(batch) == 0 {
+		s.rails.reap()
+	}
 	accepted := 0
 	for accepted < len(batch) && s.room() > 0 {
 		taken, staged, err := s.stage(batch[accepted:])
 		held := err == nil && taken < len(batch)-accepted && staged < batchMax // by a packet whose way is not known yet
-		if posting := s.submit(staged); err == nil {
-			err = posting
+		s.rails.flush()
+		if staged > 0 {
+			if posting := s.submit(staged); err == nil {
+				err = posting
+			}
 		}
 		s.count(batch[accepted : accepted+taken])
 		accepted += taken
@@ -116,6 +125,17 @@ func (s *sender) stage(batch []dataplane.Packet) (taken, staged int, err error) 
 		if err := s.check(p); err != nil {
 			return taken, staged, err
 		}
+		if int(p.Frame.Len) > s.t.cfg.MTU {
+			ok, held := s.rails.push(p.To, p.Frame)
+			if held {
+				return taken, staged, nil
+			}
+			if !ok {
+				s.drop(p)
+			}
+			taken++
+			continue
+		}
 		to := stream{channel: p.Channel}
 		if p.Channel == 0 {
 			to.peer = p.To
@@ -125,8 +145,7 @@ func (s *sender) stage(batch []dataplane.Packet) (taken, staged int, err error) 
 			return taken, staged, nil
 		}
 		if ah == 0 {
-			s.dropped.Inc()
-			s.t.arena.Tx().Release(p.Frame)
+			s.drop(p)
 			taken++
 			continue
 		}
@@ -138,6 +157,12 @@ func (s *sender) stage(batch []dataplane.Packet) (taken, staged int, err error) 
 	return taken, staged, nil
 }
 
+// drop counts a packet that cannot be sent.
+func (s *sender) drop(p *dataplane.Packet) {
+	s.dropped.Inc()
+	s.t.arena.Tx().Release(p.Frame)
+}
+
 // check refuses what cannot be sent.
 func (s *sender) check(p *dataplane.Packet) error {
 	switch {
@@ -145,7 +170,7 @@ func (s *sender) check(p *dataplane.Packet) error {
 		return dataplane.ErrNoMulticast
 	case p.Channel > dataplane.ChannelMax:
 		return dataplane.ErrBadChannel
-	case int(p.Frame.Len) > s.t.cfg.MTU:
+	case int(p.Frame.Len) > s.t.cfg.MTU && (p.Channel != 0 || int(p.Frame.Len) > s.t.caps.Large):
 		return dataplane.ErrTooLarge
 	}
 	return nil
@@ -281,6 +306,26 @@ func (s *sender) mend() error {
 	return nil
 }
 
+// tell sends a word about rails. It returns false when that is not possible now. The caller holds mu.
+func (s *sender) tell(to dataplane.Endpoint, w railWord) bool {
+	ah, qpn, _ := s.destination(&dataplane.Packet{To: to})
+	if ah == 0 {
+		return false
+	}
+	if s.room() == 0 {
+		if err := s.submit(0); err != nil || s.room() == 0 {
+			return false
+		}
+	}
+	w.put(unsafe.Slice((*byte)(s.rails.letter), railWordBytes))
+	s.board.work[0] = C.kh_wr{
+		id: C.uint64_t(s.tail), addr: C.uint64_t(uintptr(s.rails.letter)), len: railWordBytes, ah: C.uint64_t(ah),
+		qpn: C.uint32_t(qpn), qkey: C.uint32_t(s.t.cfg.qkey()), op: C.KH_TELL, flags: C.KH_INLINE,
+	}
+	s.flight[s.tail%uint64(len(s.flight))] = frame.Frame{}
+	return s.submit(1) == nil
+}
+
 // reap releases the frames that the device has sent, unless a Send is at it. It tells whether some are still in flight.
 func (s *sender) reap() (busy bool, err error) {
 	if !s.mu.TryLock() {
@@ -292,13 +337,13 @@ func (s *sender) reap() (busy bool, err error) {
 			return false, err
 		}
 	}
-	if s.head == s.tail {
-		return false, nil
+	s.rails.reap()
+	if s.head != s.tail {
+		if err := s.submit(0); err != nil {
+			return false, err
+		}
 	}
-	if err := s.submit(0); err != nil {
-		return false, err
-	}
-	return s.head != s.tail, nil
+	return s.head != s.tail || s.rails.inFlight > 0, nil
 }
 
 // close releases what the sender holds. The queue pair is gone.
@@ -307,6 +352,7 @@ func (s *sender) close() error {
 	for ; s.head < s.tail; s.head++ {
 		s.landed(s.head)
 	}
+	s.rails.close()
 	errs = append(errs, s.paths.close())
 	if s.board != nil {
 		s.board.close()

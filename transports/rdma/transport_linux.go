@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -29,6 +30,8 @@ type Transport struct {
 	caps   dataplane.Caps
 	local  dataplane.Endpoint
 	gid    gid
+	ip     netip.Addr // of sockets
+	lids   lids
 	arena  *frame.Arena
 	clock  clock.Source
 	log    *slog.Logger
@@ -43,6 +46,7 @@ type Transport struct {
 	groups  groups
 	shut    bool
 	sided   oneSided
+	keeper  *keeper // of rails; nil without large frames
 
 	_       counters.Pad
 	sending sync.Mutex // held by Send
@@ -104,14 +108,18 @@ func (t *Transport) open(cfg Config) (err error) {
 	}
 	portMTU := int(t.device.attr.mtu)
 	t.cfg = cfg.withDefaults(portMTU)
+	if err := t.settle(); err != nil {
+		return err
+	}
 	if err := t.cfg.checkSizes(portMTU); err != nil {
 		return err
 	}
 	t.cfg.SendDepth = min(t.cfg.SendDepth, int(t.device.attr.max_qp_wr))
 	t.cfg.ReceiveDepth = min(t.cfg.ReceiveDepth, int(t.device.attr.max_srq_wr))
+	t.cfg.LargeDepth = min(t.cfg.LargeDepth, int(t.device.attr.max_srq_wr))
 	t.caps = dataplane.Caps{
-		Name: "rdma", MTU: t.cfg.MTU, Batch: batchMax, ZeroCopy: true, BusyPoll: true,
-		Multicast: t.cfg.GroupPort != 0 && t.gid.addr.Is4In6() && t.gid.kind == typeRoCE2,
+		Name: "rdma", MTU: t.cfg.MTU, Large: t.cfg.Large, Batch: batchMax, ZeroCopy: true, BusyPoll: true,
+		Multicast: t.cfg.GroupPort != 0 && (t.infiniband() || t.gid.addr.Is4In6() && t.gid.kind == typeRoCE2),
 	}
 	t.caps.LoopsBack = t.caps.Multicast
 	if t.cfg.GroupPort != 0 && !t.caps.Multicast {
@@ -126,6 +134,9 @@ func (t *Transport) open(cfg Config) (err error) {
 	if err := t.openPair(); err != nil {
 		return err
 	}
+	if err := t.openRails(); err != nil {
+		return err
+	}
 	if t.caps.Multicast {
 		if err := t.groups.open(t.cfg); err != nil {
 			return err
@@ -135,12 +146,44 @@ func (t *Transport) open(cfg Config) (err error) {
 	if err := t.waiter.init(); err != nil {
 		return fmt.Errorf("rdma: eventfd: %w", err)
 	}
-	return t.receiver.prime()
+	if err := t.receiver.prime(); err != nil {
+		return err
+	}
+	if t.keeper != nil {
+		t.keeper.start()
+	}
+	return nil
+}
+
+// infiniband tells whether the port is one of InfiniBand proper, not of RoCE.
+func (t *Transport) infiniband() bool { return t.device.attr.link_layer == linkInfiniBand }
+
+// settle settles what depends on the kind of network.
+func (t *Transport) settle() (err error) {
+	t.ip = t.gid.addr.Unmap()
+	if !t.infiniband() {
+		if t.cfg.Join == JoinAuto {
+			t.cfg.Join = JoinSocket
+		}
+		return nil
+	}
+	t.log.Warn("rdma: this is InfiniBand proper, which the transport has never run on: see docs/rdma.md",
+		"device", t.cfg.Device)
+	switch {
+	case t.cfg.Join == JoinSocket:
+		return errors.New("rdma: JoinSocket is for RoCE: a socket joins no group of InfiniBand")
+	case t.cfg.Large > 0:
+		return errors.New("rdma: Large is for RoCE: rails are not made over InfiniBand yet")
+	}
+	t.cfg.Join = JoinManager
+	t.lids.learn(t.gid.addr.As16(), uint16(t.device.attr.lid))
+	t.ip, err = ipOf(t.cfg.Interface, t.cfg.LocalIP)
+	return err
 }
 
 // openPair makes the queues and the queue pair of the datagrams.
 func (t *Transport) openPair() (err error) {
-	if t.receiver.queue, err = t.device.openQueue(t.cfg.ReceiveDepth, nil); err != nil {
+	if t.receiver.queue, err = t.device.openQueue(t.cfg.ReceiveDepth+t.cfg.LargeDepth, nil); err != nil {
 		return err
 	}
 	if t.sender.queue, err = t.device.openQueue(t.cfg.SendDepth, t.receiver.queue.channel); err != nil {
@@ -151,6 +194,9 @@ func (t *Transport) openPair() (err error) {
 		return err
 	}
 	inline := C.uint32_t(t.cfg.Inline)
+	if t.cfg.Large > 0 {
+		inline = max(inline, railWordBytes)
+	}
 	errno = C.kh_create_ud(t.device.pd, t.sender.queue.cq, t.receiver.queue.cq, t.srq, C.int(t.cfg.SendDepth), &inline,
 		&t.pair)
 	if err := fault("queue pair", errno); err != nil {
@@ -160,10 +206,17 @@ func (t *Transport) openPair() (err error) {
 		return err
 	}
 	t.local = dataplane.Endpoint{IP: t.gid.addr.As16(), Port: uint32(C.kh_qp_num(t.pair))}
-	t.sender.init(t, int(inline))
+	if t.cfg.Large > 0 && inline < railWordBytes {
+		t.log.Warn("rdma: no frames above the MTU: the device copies nothing into work requests", "local", t.local)
+		t.caps.Large = 0
+	}
+	t.sender.init(t, min(int(inline), t.cfg.Inline))
 	t.receiver.init(t)
 	return nil
 }
+
+// large tells whether there are frames above the MTU.
+func (t *Transport) large() bool { return t.caps.Large > 0 }
 
 // Caps says what the transport can do.
 func (t *Transport) Caps() dataplane.Caps { return t.caps }
@@ -210,7 +263,7 @@ func (t *Transport) Receive(batch []dataplane.Packet, wait dataplane.Wait) (int,
 		return 0, nil
 	}
 	n, err := t.receiver.poll(batch)
-	if t.receiver.stuck {
+	if t.receiver.stuck || t.receiver.large.empty() {
 		t.receiver.stalled.Inc()
 	}
 	if n > 0 || err != nil || wait.Timeout == 0 {
@@ -265,6 +318,10 @@ func (t *Transport) Verbs() VerbsStats {
 		Signalled:    s.signalled.Load(),
 		Buffers:      r.buffers.Load(),
 		Repairs:      s.repairs.Load(),
+		Rails:        s.opened.Load(),
+		RailFailures: s.railFailures.Load(),
+		LargeSent:    s.largeSent.Load(),
+		LargeCame:    r.largeCame.Load(),
 	}
 }
 
@@ -287,11 +344,19 @@ func (t *Transport) Close() error {
 // release gives back what open acquired.
 func (t *Transport) release() error {
 	var errs []error
+	if t.keeper != nil {
+		errs = append(errs, t.keeper.close())
+	}
 	errs = append(errs, t.detachAll(), t.groups.close(), closePair(t.pair))
 	if t.srq != nil {
 		errs = append(errs, fault("shared receive queue", C.kh_destroy_srq(t.srq)))
 	}
-	errs = append(errs, closeQueue(t.sender.queue.cq), closeQueue(t.receiver.queue.cq))
+	if t.receiver.large.srq != nil {
+		errs = append(errs, fault("shared receive queue", C.kh_destroy_srq(t.receiver.large.srq)))
+	}
+	for _, q := range []queue{t.sender.rails.queue, t.sender.queue, t.receiver.queue} {
+		errs = append(errs, closeQueue(q.cq))
+	}
 	errs = append(errs, closeChannel(t.receiver.queue.channel))
 	errs = append(errs, t.sender.close())
 	t.receiver.close()

@@ -115,7 +115,7 @@ int kh_query(void *ctx, uint8_t port, kh_port *out) {
 	if (ret)
 		return ret;
 	*out = (kh_port){
-		.state = at.state, .mtu = 128u << at.active_mtu, .max_msg = at.max_msg_sz, .link_layer = at.link_layer,
+		.state = at.state, .mtu = 128u << at.active_mtu, .max_msg = at.max_msg_sz, .link_layer = at.link_layer, .lid = at.lid,
 		.max_qp_wr = dev.max_qp_wr, .max_srq_wr = dev.max_srq_wr, .max_cqe = dev.max_cqe,
 		.max_mcast_grp = dev.max_mcast_grp,
 	};
@@ -190,9 +190,9 @@ int kh_create_ud(void *pd, void *scq, void *rcq, void *srq, int depth, uint32_t 
 	}
 }
 
-int kh_create_rc(void *pd, void *cq, int send_depth, int recv_depth, void **qp) {
+int kh_create_rc(void *pd, void *scq, void *rcq, void *srq, int send_depth, int recv_depth, void **qp) {
 	struct ibv_qp_init_attr attr = {
-		.send_cq = cq, .recv_cq = cq, .qp_type = IBV_QPT_RC,
+		.send_cq = scq, .recv_cq = rcq, .srq = srq, .qp_type = IBV_QPT_RC,
 		.cap = {.max_send_wr = send_depth, .max_send_sge = 1, .max_recv_wr = recv_depth, .max_recv_sge = 1},
 	};
 	return made(lib_ibv_create_qp(pd, &attr), qp);
@@ -230,9 +230,10 @@ int kh_ud_ready(void *qp, uint8_t port, uint32_t qkey) {
 int kh_ud_resume(void *qp) { return to_state(qp, IBV_QPS_RTS); }
 int kh_fail(void *qp) { return to_state(qp, IBV_QPS_ERR); }
 
-int kh_rc_init(void *qp, uint8_t port) {
+int kh_rc_init(void *qp, uint8_t port, int remote_write) {
 	struct ibv_qp_attr attr = {
-		.qp_state = IBV_QPS_INIT, .pkey_index = 0, .port_num = port, .qp_access_flags = IBV_ACCESS_REMOTE_WRITE,
+		.qp_state = IBV_QPS_INIT, .pkey_index = 0, .port_num = port,
+		.qp_access_flags = remote_write ? IBV_ACCESS_REMOTE_WRITE : 0,
 	};
 	return code(lib_ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS));
 }
@@ -241,6 +242,7 @@ int kh_rc_init(void *qp, uint8_t port) {
 static struct ibv_ah_attr path(const kh_peer *p) {
 	struct ibv_ah_attr at = {
 		.is_global = 1, .port_num = p->port, .grh = {.sgid_index = p->sgid_index, .hop_limit = p->hop_limit},
+		.dlid = p->dlid, .sl = p->sl, .static_rate = p->rate,
 	};
 	memcpy(at.grh.dgid.raw, p->dgid, sizeof at.grh.dgid.raw);
 	return at;
@@ -278,16 +280,16 @@ int kh_create_ah(void *pd, const kh_peer *p, void **ah) {
 
 int kh_destroy_ah(void *ah) { return code(lib_ibv_destroy_ah(ah)); }
 
-int kh_attach(void *qp, const uint8_t *gid) {
+int kh_attach(void *qp, const uint8_t *gid, uint16_t lid) {
 	union ibv_gid g;
 	memcpy(g.raw, gid, sizeof g.raw);
-	return code(lib_ibv_attach_mcast(qp, &g, 0));
+	return code(lib_ibv_attach_mcast(qp, &g, lid));
 }
 
-int kh_detach(void *qp, const uint8_t *gid) {
+int kh_detach(void *qp, const uint8_t *gid, uint16_t lid) {
 	union ibv_gid g;
 	memcpy(g.raw, gid, sizeof g.raw);
-	return code(lib_ibv_detach_mcast(qp, &g, 0));
+	return code(lib_ibv_detach_mcast(qp, &g, lid));
 }
 
 enum { CHAIN = 64 }; // work requests that are linked and posted at a time
@@ -301,8 +303,12 @@ static void fill(const kh_wr *w, struct ibv_send_wr *to, struct ibv_sge *sge) {
 	if (w->flags & KH_INLINE)
 		to->send_flags |= IBV_SEND_INLINE;
 	switch (w->op) {
+	case KH_FRAME:
+		to->opcode = IBV_WR_SEND;
+		return;
 	case KH_SEND:
-		to->opcode = IBV_WR_SEND_WITH_IMM;
+	case KH_TELL:
+		to->opcode = w->op == KH_SEND ? IBV_WR_SEND_WITH_IMM : IBV_WR_SEND;
 		to->imm_data = htonl(w->imm);
 		to->wr.ud.ah = (struct ibv_ah *)(uintptr_t)w->ah;
 		to->wr.ud.remote_qpn = w->qpn;
@@ -346,8 +352,8 @@ static int poll(struct ibv_cq *cq, kh_wc *out, int max) {
 		for (int i = 0; i < k; i++) {
 			uint32_t flags = (wc[i].wc_flags & IBV_WC_GRH ? KH_GRH : 0) | (wc[i].wc_flags & IBV_WC_WITH_IMM ? KH_IMM : 0);
 			out[total + i] = (kh_wc){
-				.id = wc[i].wr_id, .status = wc[i].status, .op = wc[i].opcode, .len = wc[i].byte_len,
-				.qpn = wc[i].src_qp, .imm = ntohl(wc[i].imm_data), .flags = flags,
+				.id = wc[i].wr_id, .status = wc[i].status, .pair = wc[i].qp_num, .len = wc[i].byte_len,
+				.qpn = wc[i].src_qp, .imm = ntohl(wc[i].imm_data), .flags = flags | (uint32_t)wc[i].slid << 16,
 			};
 		}
 		total += k;

@@ -25,7 +25,7 @@ typedef struct {
 	uint32_t flags; // KH_SIGNALED …
 } kh_wr;
 
-enum { KH_SEND, KH_WRITE, KH_WRITE_IMM };
+enum { KH_SEND, KH_WRITE, KH_WRITE_IMM, KH_TELL, KH_FRAME }; // TELL: UD without a number; FRAME: RC
 enum { KH_SIGNALED = 1, KH_INLINE = 2 };
 
 // A receive buffer to post.
@@ -40,11 +40,11 @@ typedef struct {
 typedef struct {
 	uint64_t id;
 	uint32_t status;
-	uint32_t op; // of receive completions: the sender's opcode, as libibverbs numbers it
+	uint32_t pair; // the number of the queue pair here
 	uint32_t len;
 	uint32_t qpn; // UD: of the sender
 	uint32_t imm;
-	uint32_t flags; // KH_GRH …
+	uint32_t flags; // KH_GRH …; the upper half is the lid of the sender
 } kh_wc;
 
 enum { KH_GRH = 1, KH_IMM = 2 };
@@ -54,7 +54,8 @@ typedef struct {
 	int32_t state; // 4 is active
 	uint32_t mtu;  // bytes
 	uint32_t max_msg;
-	uint32_t link_layer;
+	uint16_t link_layer; // 1 is InfiniBand
+	uint16_t lid;
 	int32_t max_qp_wr, max_srq_wr, max_cqe, max_mcast_grp;
 } kh_port;
 
@@ -63,6 +64,8 @@ typedef struct {
 	uint8_t dgid[16];
 	uint32_t qpn, psn, my_psn, mtu;
 	uint8_t port, sgid_index, hop_limit, timeout, retry, rnr_retry;
+	uint16_t dlid;   // InfiniBand: the destination's lid
+	uint8_t sl, rate; // and of the way there, service level and rate
 } kh_peer;
 
 // Every function that returns int returns 0 or a positive errno, unless it says otherwise.
@@ -97,7 +100,8 @@ int kh_create_srq(void *pd, int depth, void **srq);
 int kh_destroy_srq(void *srq);
 // Tries inline sends of *inline_max bytes and less; says what it got.
 int kh_create_ud(void *pd, void *scq, void *rcq, void *srq, int depth, uint32_t *inline_max, void **qp);
-int kh_create_rc(void *pd, void *cq, int send_depth, int recv_depth, void **qp);
+// With a shared receive queue recv_depth is of no meaning.
+int kh_create_rc(void *pd, void *scq, void *rcq, void *srq, int send_depth, int recv_depth, void **qp);
 int kh_destroy_qp(void *qp);
 uint32_t kh_qp_num(void *qp);
 // The state as libibverbs numbers it, or a negative errno.
@@ -105,13 +109,13 @@ int kh_qp_state(void *qp);
 int kh_ud_ready(void *qp, uint8_t port, uint32_t qkey); // from any state to ready to send
 int kh_ud_resume(void *qp);                             // from send queue error to ready to send
 int kh_fail(void *qp);                                  // to the error state
-int kh_rc_init(void *qp, uint8_t port);
+int kh_rc_init(void *qp, uint8_t port, int remote_write);
 int kh_rc_connect(void *qp, const kh_peer *p);
 
 int kh_create_ah(void *pd, const kh_peer *p, void **ah);
 int kh_destroy_ah(void *ah);
-int kh_attach(void *qp, const uint8_t *gid);
-int kh_detach(void *qp, const uint8_t *gid);
+int kh_attach(void *qp, const uint8_t *gid, uint16_t lid); // InfiniBand: the group's lid
+int kh_detach(void *qp, const uint8_t *gid, uint16_t lid);
 
 // Posts n work requests, then takes up to max completions of cq, in one call. posted says how many were posted;
 // when those are not all, *err is the errno of the next one. Returns how many completions, or a negative errno.

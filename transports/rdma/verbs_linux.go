@@ -40,6 +40,7 @@ const (
 	statusFlushed   = 5
 	statusRetries   = 12
 	portStateActive = 4
+	linkInfiniBand  = 1
 )
 
 // handle is an object of libibverbs; nil when it is not there.

@@ -123,7 +123,7 @@ func (t *Transport) doze(batch []dataplane.Packet, now, deadline clock.Time) (in
 	if busy, err := t.sender.reap(); err != nil {
 		return 0, err
 	} else if busy {
-		if err := t.sender.queue.arm(); err != nil {
+		if err := t.armSender(); err != nil {
 			return 0, err
 		}
 		if _, err := t.sender.reap(); err != nil {
@@ -137,6 +137,16 @@ func (t *Transport) doze(batch []dataplane.Packet, now, deadline clock.Time) (in
 	return 0, t.sleep(limit)
 }
 
+// armSender makes completions of frames that were sent end a sleep.
+func (t *Transport) armSender() error {
+	if t.large() {
+		if err := t.sender.rails.queue.arm(); err != nil {
+			return err
+		}
+	}
+	return t.sender.queue.arm()
+}
+
 // sleep blocks until something is to be looked at, and looks at all but packets.
 func (t *Transport) sleep(limit time.Duration) error {
 	w := &t.waiter
@@ -146,6 +156,9 @@ func (t *Transport) sleep(limit time.Duration) error {
 		byCompletion: {Fd: int32(t.receiver.queue.fd()), Events: unix.POLLIN},
 	}
 	look := w.polls[:]
+	if t.receiver.large.empty() {
+		limit = min(limit, stallPause)
+	}
 	if t.receiver.stuck {
 		limit = min(limit, stallPause)
 		look = look[:byCompletion]

@@ -53,7 +53,7 @@ func (t *Transport) Connect(ctx context.Context, text []byte) (dataplane.Writer,
 		return nil, err
 	}
 	defer t.sided.work.Done()
-	d := net.Dialer{Timeout: exchangeLimit, LocalAddr: &net.TCPAddr{IP: t.gid.addr.Unmap().AsSlice()}}
+	d := net.Dialer{Timeout: exchangeLimit, LocalAddr: &net.TCPAddr{IP: t.ip.AsSlice()}}
 	c, err := d.DialContext(ctx, "tcp", k.host.String())
 	if err != nil {
 		return nil, fmt.Errorf("rdma: connect: %w", err)

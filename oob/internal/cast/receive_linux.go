@@ -65,9 +65,7 @@ const nowhere = ^uint32(0)
 // called when packets can be received.
 func (r *Receiving) Run(ready func(), complete func()) error {
 	runtime.LockOSThread() // never unlocked: the thread, with its priority, ends with the goroutine
-	if r.Nice > 0 {
-		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, r.Nice)
-	}
+	giveWay(r.Nice)
 	l := r.Receiver.Layout()
 	w := &receiveWork{Receiving: r, unit: l.Unit(), room: l.Unit(), done: make([]bool, l.Items())}
 	var err error

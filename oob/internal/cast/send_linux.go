@@ -36,6 +36,7 @@ type sendWork struct {
 	where   map[uint64]netip.AddrPort // of the receivers, as their feedbacks came
 
 	gso    bool
+	burst  int // packets of a super-packet
 	stride int // bytes of a packet of a full segment
 	msgs   []mmsghdr
 	iovs   []unix.Iovec
@@ -55,9 +56,7 @@ const controlLen = 24 // CmsgSpace(2)
 // Run sends until no receiver lacks anything, or until the sending is stopped.
 func (s *Sending) Run() error {
 	runtime.LockOSThread() // never unlocked: the thread, with its priority, ends with the goroutine
-	if s.Nice > 0 {
-		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, s.Nice)
-	}
+	giveWay(s.Nice)
 	w := &sendWork{
 		Sending: s, group: netip.AddrPortFrom(s.Path.Group, s.Path.Port), began: time.Now(),
 		where: make(map[uint64]netip.AddrPort), gso: true,
@@ -99,7 +98,8 @@ func (w *sendWork) now() int64 { return int64(time.Since(w.began)) + 1 }
 
 // prepare makes the tables that system calls read.
 func (w *sendWork) prepare(burst int) {
-	packets := sendMessages * burst
+	w.burst = burst
+	packets := sendMessages * max(burst, transfer.ParityMax)
 	w.msgs = make([]mmsghdr, packets)
 	w.iovs = make([]unix.Iovec, 2*packets)
 	w.heads = make([]byte, packets*transfer.HeadLen)
@@ -229,7 +229,7 @@ func (w *sendWork) transmit(bursts []transfer.Burst) error {
 			n = b.Rows
 			rows = w.parity.Rows(b.Block, b.Row, n)
 		}
-		open := false // the last message can take another packet
+		open, inside := false, 0 // the last message can take another packet; how many it has
 		for k := range n {
 			h := transfer.Head{Session: w.session, Transfer: w.ID, Number: b.Number + uint32(k)}
 			var payload []byte
@@ -241,10 +241,12 @@ func (w *sendWork) transmit(bursts []transfer.Burst) error {
 				h.Type, h.Index, payload = transfer.TypeData, b.Segments[k], w.Items[p.Item].Bytes(p)
 			}
 			size := w.packet(packets, &h, payload)
-			if !open || !w.gso {
+			if !open || !w.gso || inside == w.burst {
 				w.message(messages, packets, to)
 				messages++
+				inside = 0
 			}
+			inside++
 			m := &w.msgs[messages-1].hdr
 			m.SetIovlen(int(m.Iovlen) + 2)
 			open = size == w.stride

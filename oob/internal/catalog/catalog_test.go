@@ -259,7 +259,6 @@ func TestTargetCannot(t *testing.T) {
 	}
 }
 
-// rows: OOB-41
 func TestUpstream(t *testing.T) {
 	c := started(4, 1)
 	c.Apply(address(1), []Command{register("f", 100), replicate(1, "f", 1, 2, 3, 4)})

@@ -84,7 +84,7 @@ func (h *history) target(kind Kind) {
 
 // All members come to the same state, joiners too, and when requests stop every object has the holders of its last one.
 //
-// rows: OOB-39, OOB-27
+// rows: OOB-39, OOB-27, OOB-16
 func TestRandomHistories(t *testing.T) {
 	for seed := range uint64(200) {
 		const limit = 3

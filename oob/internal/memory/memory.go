@@ -36,6 +36,8 @@ type Pool struct {
 
 	mu     sync.Mutex // guards what follows
 	slabs  []*slab
+	spares []*area // kept for what comes next: their pages are there already
+	kept   int64   // bytes of spares
 	used   int64
 	closed bool
 }
@@ -52,6 +54,7 @@ type slab struct {
 	area  *area
 	taken []bool // pages
 	count int
+	again bool // some have been given back
 }
 
 // Block is the memory of one object.
@@ -63,7 +66,11 @@ type Block struct {
 	slab  *slab
 	off   int64
 	pages int
+	used  bool // before
 }
+
+// Fresh tells whether the block's bytes are zero, because nobody has had it before.
+func (b *Block) Fresh() bool { return !b.used }
 
 // Direct tells whether bytes should be received right into Data; else WriteAt is cheaper.
 func (p *Pool) Direct() bool { return p.source.kind == KindHuge || p.source.kind == KindFault }
@@ -78,34 +85,84 @@ func (p *Pool) Used() int64 {
 	return p.used
 }
 
-// Alloc returns memory for size bytes. When it returns, the system has set the memory aside, so that filling it cannot
-// fail; there is no other way to survive that.
+// keepMax is how many bytes are kept that nobody uses.
+const keepMax = 48 << 20
+
+// keep keeps an area for later, and returns false when there is enough already. p.mu is held.
+func (p *Pool) keep(a *area) bool {
+	n := int64(len(a.data))
+	if p.closed || p.source.kind == KindFile || p.kept+n > keepMax {
+		return false
+	}
+	p.spares = append(p.spares, a)
+	p.kept += n
+	return true
+}
+
+// reuse returns a kept area that has room for size bytes, and not more than twice as much; nil without one. p.mu is
+// held.
+func (p *Pool) reuse(size int64) *area {
+	best := -1
+	for i, a := range p.spares {
+		n := int64(len(a.data))
+		if n >= size && n <= 2*size && (best < 0 || n < int64(len(p.spares[best].data))) {
+			best = i
+		}
+	}
+	if best < 0 {
+		return nil
+	}
+	a := p.spares[best]
+	p.spares = append(p.spares[:best], p.spares[best+1:]...)
+	p.kept -= int64(len(a.data))
+	return a
+}
+
+// Alloc returns memory for size bytes; what was in it may still be there. When it returns, the system has set the
+// memory aside, so that filling it cannot fail; there is no other way to survive that.
 func (p *Pool) Alloc(size int64) (*Block, error) {
 	if size == 0 {
 		return &Block{pool: p}, nil
 	}
+	pages := int((size + pageLen - 1) / pageLen)
+	own := size >= slabBlock || p.source.kind == KindFile
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil, ErrClosed
+	}
+	if own {
+		if a := p.reuse(size); a != nil {
+			p.used += size
+			p.mu.Unlock()
+			return &Block{Data: a.data[:size:size], pool: p, area: a, used: true}, nil
+		}
+	} else {
+		for _, s := range p.slabs {
+			if b := s.take(p, size, pages); b != nil {
+				p.mu.Unlock()
+				return b, nil
+			}
+		}
+	}
+	p.mu.Unlock() // making a file takes long
+	length := int64(slabLen)
+	if own {
+		length = size
+	}
+	a, err := p.source.newArea(length)
+	if err != nil {
+		return nil, err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
+		a.close()
 		return nil, ErrClosed
 	}
-	if size >= slabBlock || p.source.kind == KindFile {
-		a, err := p.source.newArea(size)
-		if err != nil {
-			return nil, err
-		}
+	if own {
 		p.used += size
 		return &Block{Data: a.data[:size:size], pool: p, area: a}, nil
-	}
-	pages := int((size + pageLen - 1) / pageLen)
-	for _, s := range p.slabs {
-		if b := s.take(p, size, pages); b != nil {
-			return b, nil
-		}
-	}
-	a, err := p.source.newArea(slabLen)
-	if err != nil {
-		return nil, err
 	}
 	s := &slab{area: a, taken: make([]bool, slabLen/pageLen)}
 	p.slabs = append(p.slabs, s)
@@ -133,32 +190,41 @@ func (s *slab) take(p *Pool, size int64, pages int) *Block {
 		p.used += size
 		off := int64(first) * pageLen
 		return &Block{Data: s.area.data[off : off+size : off+size], pool: p, area: s.area, slab: s, off: off,
-			pages: pages}
+			pages: pages, used: s.again}
 	}
 	return nil
 }
 
 // Free gives the memory back. Data must not be used any more.
 func (b *Block) Free() {
-	p := b.pool
-	if b.area == nil || p == nil {
-		return
+	if p := b.pool; b.area != nil && p != nil {
+		if a := p.give(b); a != nil {
+			a.close() // takes long for a big one
+		}
 	}
+	*b = Block{}
+}
+
+// give takes a block back, and returns the area that nobody needs any more, if there is one.
+func (p *Pool) give(b *Block) *area {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.used -= int64(len(b.Data))
 	if b.slab == nil {
-		b.area.close()
-	} else {
-		first := int(b.off / pageLen)
-		for i := first; i < first+b.pages; i++ {
-			b.slab.taken[i] = false
+		if p.keep(b.area) {
+			return nil
 		}
-		if b.slab.count -= b.pages; b.slab.count == 0 && p.spare(b.slab) {
-			b.slab.area.close()
-		}
+		return b.area
 	}
-	*b = Block{}
+	b.slab.again = true
+	first := int(b.off / pageLen)
+	for i := first; i < first+b.pages; i++ {
+		b.slab.taken[i] = false
+	}
+	if b.slab.count -= b.pages; b.slab.count == 0 && p.spare(b.slab) {
+		return b.slab.area
+	}
+	return nil
 }
 
 // spare takes an empty slab out, unless it is the only one with room.
@@ -190,5 +256,9 @@ func (p *Pool) Close() {
 		}
 	}
 	p.slabs = keep
+	for _, a := range p.spares {
+		a.close()
+	}
+	p.spares, p.kept = nil, 0
 	p.source.close()
 }

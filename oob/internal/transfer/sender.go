@@ -9,13 +9,18 @@ import (
 const (
 	windowFirst = 384 // packets under way at the start
 	windowMin   = 48
-	delayTarget = int64(4 * time.Millisecond)  // of packets in queues
+	delayTarget = int64(2 * time.Millisecond)  // of packets in queues
 	holdMax     = int64(60 * time.Millisecond) // that a repair waits for the reports of all receivers
 	probeMin    = int64(2 * time.Millisecond)
 	probeMax    = int64(50 * time.Millisecond)
-	stampEvery  = 32 // packets share a time of sending
-	stamps      = 1 << 10
-	lossHeavy   = 5 // the window shrinks when more than one packet of so many is lost
+	// On a path as short as nearBase, so many packets fill any line; more of them would but stand in queues, which the
+	// group's messages stand in as well.
+	nearBase   = int64(500 * time.Microsecond)
+	nearWindow = 1024
+
+	stampEvery = 32 // packets share a time of sending
+	stamps     = 1 << 10
+	lossHeavy  = 5 // the window shrinks when more than one packet of so many is lost
 )
 
 // Burst is a run of packets to send: segments of data, or parity segments of a block.
@@ -216,6 +221,9 @@ func (s *Sender) advance() {
 			}
 			s.losses, s.shrunk = lost, low
 		}
+	}
+	if s.base < nearBase {
+		most = min(most, nearWindow)
 	}
 	s.window = max(windowMin, min(s.window, float64(most)))
 }

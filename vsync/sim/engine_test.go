@@ -25,6 +25,21 @@ func TestEnginesKeepEveryGuarantee(t *testing.T) {
 	}
 }
 
+// Where hosts are listed a majority of them founds the system, in any weather, and every guarantee holds.
+func TestHostsFoundInAnyWeather(t *testing.T) {
+	seeds := uint64(60)
+	if testing.Short() {
+		seeds = 4
+	}
+	for seed := uint64(1); seed <= seeds; seed++ {
+		if r := Run(Options{Seed: seed, Hosts: 3, Oracle: 3}); r.Failed() {
+			var b strings.Builder
+			r.Report(&b)
+			t.Fatal(b.String())
+		}
+	}
+}
+
 // Seeds that failed once, with what they found. What a seed draws may have changed since, but they stay.
 func TestSeedsThatFailed(t *testing.T) {
 	for _, k := range []struct {

@@ -167,6 +167,9 @@ func (w *World) unrest() string {
 			return p.name() + " goes on, though its ORACLE has lost its majority"
 		}
 		for _, m := range p.members {
+			if w.waitsForHosts(m) {
+				continue
+			}
 			if why := m.idle(w.now); why != "" {
 				return fmt.Sprintf("%v in %s %s", m.life, w.history.groups[m.life.group], why)
 			}
@@ -187,7 +190,7 @@ func (w *World) groupUnrest(s *system, group int) string {
 	var members []*member
 	for _, p := range w.live {
 		for _, m := range p.members {
-			if m.life.group == group && p.system == s && !m.over {
+			if m.life.group == group && p.system == s && !m.over && !w.waitsForHosts(m) {
 				members = append(members, m)
 			}
 		}

@@ -89,7 +89,18 @@ func canLead(quorums [][]uint64, alive map[uint64]bool) bool {
 }
 
 // isLost tells whether a process that looks for a system can find none: it may not found one, and nobody else will.
+// Where hosts are listed it takes processes on a majority of them.
 func (w *World) isLost(p *process) bool {
+	if w.opts.Hosts > 0 {
+		there := 0
+		for _, q := range w.live {
+			if q.attached {
+				return false
+			}
+			there += btoi(w.mayFound(q))
+		}
+		return there <= w.opts.Hosts/2
+	}
 	return !w.mayFound(p) && !slices.ContainsFunc(w.live, func(q *process) bool { return q.attached || w.mayFound(q) })
 }
 
@@ -99,4 +110,16 @@ func (w *World) mayFound(p *process) bool {
 		return p.node.number <= w.opts.Hosts
 	}
 	return p.node.number == 1 || w.opts.Oracle > 1
+}
+
+// waitsForHosts tells whether a member rightly has no view: too few of the listed hosts are left for a first one.
+func (w *World) waitsForHosts(m *member) bool {
+	if w.opts.Hosts == 0 || m.view != nil && m.view.ID != 0 {
+		return false
+	}
+	there := 0
+	for _, q := range w.live {
+		there += btoi(q.system == m.p.system && w.mayFound(q))
+	}
+	return there <= w.opts.Hosts/2
 }

@@ -44,8 +44,6 @@ func TestConformanceOnSeveralInterfaces(t *testing.T) {
 
 // A multicast leaves by both interfaces and is received once by a host that is on both networks, and by one that is on
 // the second network alone.
-//
-// rows: NET-08
 func TestMulticastOnSeveralInterfaces(t *testing.T) {
 	const count, size = 40, 1000
 	hosts := twoNetworks(t, 3)
@@ -110,8 +108,6 @@ func passes(t *testing.T, what string, from, to *Transport, ch dataplane.Channel
 
 // Two hosts that share two networks go on, in both directions and by multicast and unicast, when one of the networks
 // carries nothing any more, or nothing in one direction. The interfaces stay up: nobody is told.
-//
-// rows: NET-08
 func TestOneOfTwoNetworksFails(t *testing.T) {
 	hosts := twoNetworks(t, 2)
 	bridge := hosts[0].Bridge

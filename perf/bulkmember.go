@@ -236,16 +236,17 @@ func (m *bulkMember) traffic(ctx context.Context, long time.Duration) (*bulkRepo
 	began := m.clock.now()
 	interval := int64(time.Second) / trafficRate
 	for due := began; due < began+int64(long); due += interval {
-		m.clock.sleepUntil(due)
-		if now := m.clock.now(); now < due+interval {
-			due = now // a late timer is no property of what is measured
+		stamp := due // the message before has held this one up
+		if m.clock.now() < due {
+			m.clock.sleepUntil(due)
+			stamp = m.clock.now() // a late timer is no property of what is measured
 		}
 		if err := m.group.SendBytes(ctx, vsync.Ordered, codeData, payload); err != nil {
 			return nil, err
 		}
 		select {
 		case at := <-m.heard:
-			if err := h.RecordValue(max(1, at-due)); err != nil {
+			if err := h.RecordValue(max(1, at-stamp)); err != nil {
 				return nil, err
 			}
 		case <-ctx.Done():

@@ -232,11 +232,22 @@ func (s *Store) registered(o *catalog.Outcome) {
 	close(d.done)
 }
 
-// took notes that an object has arrived here.
+// took notes that an object has arrived here, by a transfer that still runs.
 func (s *Store) took(o *catalog.Outcome) {
-	c := s.copies[o.Name]
-	if c == nil || c.gen != o.Gen {
+	x := s.sessions[sessionKey{transfer: o.Transfer, role: castReceive}]
+	if x == nil {
+		x = s.sessions[sessionKey{transfer: o.Transfer, role: chainReceive}]
+	}
+	if x == nil || o.Item >= len(x.copies) {
+		s.log.Error("objects: arrived without a transfer: a defect", "name", o.Name, "transfer", o.Transfer)
 		return
+	}
+	// The transfer may have gone on for other objects while this one was given up and asked for again.
+	c := x.copies[o.Item]
+	if s.copies[o.Name] != c {
+		s.drop(o.Name)
+		c.refs++
+		s.copies[o.Name] = c
 	}
 	c.held, c.partial = true, nil
 	delete(s.arriving, o.Name)

@@ -25,6 +25,7 @@ type copied struct {
 
 	partial     *transfer.Receiver // that brought a part of it, before its transfer was broken off
 	partialItem int
+	writer      *session // the last one that it arrived by
 
 	edit    []byte // a view that the application may change
 	endEdit func()

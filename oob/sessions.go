@@ -48,6 +48,7 @@ type session struct {
 	items    []transfer.Item
 	incoming *chain.Incoming // of chainReceive
 	ready    chan struct{}
+	ended    chan struct{} // closed when it writes nothing any more
 }
 
 // retryAfter is how long a part that failed, for want of a socket for instance, waits before it begins anew.
@@ -124,7 +125,7 @@ func (s *Store) stopSession(key sessionKey, x *session) {
 func (s *Store) startSession(key sessionKey, t *catalog.Transfer) {
 	x := &session{
 		transfer: *t, targets: slices.Clone(t.Targets), ready: make(chan struct{}),
-		addrs: make(map[vsync.Address]netip.Addr),
+		ended: make(chan struct{}), addrs: make(map[vsync.Address]netip.Addr),
 	}
 	x.transfer.Targets, x.transfer.Items = slices.Clone(t.Targets), slices.Clone(t.Items)
 	for _, a := range t.Path {
@@ -200,7 +201,7 @@ func (s *Store) run(key sessionKey, x *session, work func() error) {
 		}
 		s.log.Warn("objects: a transfer failed here", "transfer", x.transfer.ID, "err", err)
 		if key.role == castReceive || key.role == chainReceive {
-			s.submit(catalog.Command{Kind: catalog.KindCannot, Items: x.transfer.Items})
+			s.submit(catalog.Command{Kind: catalog.KindCannot, Transfer: x.transfer.ID})
 			break
 		}
 		select {
@@ -208,6 +209,7 @@ func (s *Store) run(key sessionKey, x *session, work func() error) {
 		case <-time.After(retryAfter):
 		}
 	}
+	close(x.ended)
 	<-x.ctx.Done()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -254,6 +256,11 @@ func (s *Store) prepare(x *session, digests []catalog.Digest) (*transfer.Receive
 		x.items = append(x.items, copies[i].item)
 	}
 	r := transfer.NewReceiver(x.layout, x.items)
+	for _, c := range copies {
+		if err := s.takeOver(x, c); err != nil {
+			return nil, err
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, c := range copies {
@@ -266,6 +273,23 @@ func (s *Store) prepare(x *session, digests []catalog.Digest) (*transfer.Receive
 		c.partial, c.partialItem = r, i
 	}
 	return r, nil
+}
+
+// takeOver makes a session the only one that writes to a copy: it waits for the one that was broken off.
+func (s *Store) takeOver(x *session, c *copied) error {
+	s.mu.Lock()
+	before := c.writer
+	c.writer = x
+	s.mu.Unlock()
+	if before == nil || before == x {
+		return nil
+	}
+	select {
+	case <-before.ended:
+		return nil
+	case <-x.ctx.Done():
+		return context.Cause(x.ctx)
+	}
 }
 
 // room returns the copy of an item that arrives: the one that another transfer had begun, or a new one.
@@ -316,7 +340,7 @@ func (s *Store) write(x *session) func(item int, b []byte, off int64) error {
 
 // have tells the group that everything has arrived here.
 func (s *Store) have(x *session) {
-	s.submit(catalog.Command{Kind: catalog.KindHave, Items: x.transfer.Items})
+	s.submit(catalog.Command{Kind: catalog.KindHave, Transfer: x.transfer.ID})
 }
 
 // castPath returns where the packets of a transfer go.

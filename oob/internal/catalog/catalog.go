@@ -79,6 +79,9 @@ type Outcome struct {
 	Asker   core.Address // of a request
 	Request uint64
 	Failed  []core.Address // targets that could not take a copy
+
+	Transfer uint64 // of Arrived: which brought the copy, and as which of its items
+	Item     int
 }
 
 // OutcomeKind is a kind of Outcome.
@@ -253,9 +256,8 @@ func (c *Catalog) Replicate(from core.Address, request uint64, name string, list
 			wanted = append(wanted, a)
 		}
 	}
-	kept := slices.ContainsFunc(o.Holders, func(a core.Address) bool { return slices.Contains(wanted, a) })
-	if len(list) > 0 && !kept {
-		c.tell(Outcome{Kind: LastCopy, Name: name, Gen: o.Gen, Asker: from, Request: request})
+	if why, refused := o.refuses(wanted); refused && len(list) > 0 {
+		c.tell(Outcome{Kind: why, Name: name, Gen: o.Gen, Asker: from, Request: request})
 		return
 	}
 	if !o.Settled {
@@ -277,27 +279,51 @@ func (c *Catalog) Replicate(from core.Address, request uint64, name string, list
 	}
 }
 
-// Have notes that a target has got objects whole.
-func (c *Catalog) Have(from core.Address, items []Item) {
-	for _, it := range items {
-		o := c.objects[it.Name]
-		if o == nil || o.Gen != it.Gen || c.Member(from) == nil || slices.Contains(o.Holders, from) {
-			continue
+// refuses tells whether a pattern cannot be reached: because no holder of the latest bytes is in it, or because there
+// is none any more and it asks for copies of them.
+func (o *Object) refuses(wanted []core.Address) (OutcomeKind, bool) {
+	fresh, kept, copies := false, false, false
+	for _, a := range o.Holders {
+		if !slices.Contains(o.Stale, a) {
+			fresh = true
+			kept = kept || slices.Contains(wanted, a)
 		}
-		if !slices.Contains(o.Wanted, from) {
-			c.tell(Outcome{Kind: Dropped, Name: o.Name, Gen: o.Gen, Asker: from}) // not wanted any more
+	}
+	for _, a := range wanted {
+		copies = copies || !slices.Contains(o.Holders, a)
+	}
+	if !fresh && len(wanted) > 0 {
+		return Lost, copies
+	}
+	return LastCopy, !kept
+}
+
+// Have notes that a target has got everything that a transfer moves. What a process says of a transfer that it is no
+// target of any more does not count: it may have been told to give its copy up meanwhile, and be getting another one.
+func (c *Catalog) Have(from core.Address, transfer uint64) {
+	t := c.target(from, transfer)
+	if t == nil {
+		return
+	}
+	for i, it := range t.Items {
+		o := c.objects[it.Name]
+		if !c.wants(it, from) {
 			continue
 		}
 		o.Holders = append(o.Holders, from)
-		c.tell(Outcome{Kind: Arrived, Name: o.Name, Gen: o.Gen, Asker: from})
+		c.tell(Outcome{Kind: Arrived, Name: o.Name, Gen: o.Gen, Asker: from, Transfer: transfer, Item: i})
 	}
 }
 
-// Cannot notes that a target cannot take objects: it is not wanted as a holder any more.
-func (c *Catalog) Cannot(from core.Address, items []Item) {
-	for _, it := range items {
+// Cannot notes that a target cannot take what a transfer moves: it is not wanted as a holder any more.
+func (c *Catalog) Cannot(from core.Address, transfer uint64) {
+	t := c.target(from, transfer)
+	if t == nil {
+		return
+	}
+	for _, it := range t.Items {
 		o := c.objects[it.Name]
-		if o == nil || o.Gen != it.Gen || slices.Contains(o.Holders, from) || !slices.Contains(o.Wanted, from) {
+		if !c.wants(it, from) {
 			continue
 		}
 		o.Wanted = slices.DeleteFunc(o.Wanted, func(a core.Address) bool { return a == from })
@@ -311,18 +337,13 @@ func (c *Catalog) Cannot(from core.Address, items []Item) {
 	}
 }
 
-// Leave notes that a holder has lost objects, by its own doing.
-func (c *Catalog) Leave(from core.Address, items []Item) {
-	for _, it := range items {
-		o := c.objects[it.Name]
-		if o == nil || o.Gen != it.Gen || !slices.Contains(o.Holders, from) {
-			continue
-		}
-		not := func(a core.Address) bool { return a == from }
-		o.Holders, o.Wanted = slices.DeleteFunc(o.Holders, not), slices.DeleteFunc(o.Wanted, not)
-		o.Stale = slices.DeleteFunc(o.Stale, not)
-		c.fresh(o)
+// target returns a transfer that runs and of which a process is a target; else nil.
+func (c *Catalog) target(a core.Address, transfer uint64) *Transfer {
+	at := slices.IndexFunc(c.transfers, func(t *Transfer) bool { return t.ID == transfer })
+	if at < 0 || !slices.Contains(c.transfers[at].Targets, a) {
+		return nil
 	}
+	return c.transfers[at]
 }
 
 // fresh deals with an object that has lost a holder. Without any it is lost. When only older bytes are left, copies

@@ -50,20 +50,22 @@ func replicate(request uint64, name string, to ...int) Command {
 	return Command{Kind: KindReplicate, Name: name, Request: request, List: addresses(to...)}
 }
 
+func have(transfer uint64) Command { return Command{Kind: KindHave, Transfer: transfer} }
+
 // arrive makes all targets of all running transfers get what they wait for.
 func arrive(c *Catalog) {
 	type got struct {
-		who   core.Address
-		items []Item
+		who      core.Address
+		transfer uint64
 	}
 	var all []got
 	for _, t := range c.Transfers() {
 		for _, a := range t.Targets {
-			all = append(all, got{a, t.Items})
+			all = append(all, got{a, t.ID})
 		}
 	}
 	for _, g := range all {
-		c.Apply(g.who, []Command{{Kind: KindHave, Items: g.items}})
+		c.Apply(g.who, []Command{have(g.transfer)})
 	}
 }
 
@@ -137,10 +139,32 @@ func TestSupersession(t *testing.T) {
 		!slices.Equal(tr[1].Targets, addresses(4)) || tr[0].Slot == tr[1].Slot {
 		t.Errorf("transfers %+v %+v", tr[0], tr[1])
 	}
-	c.Apply(address(2), []Command{{Kind: KindHave, Items: tr[0].Items}})
-	wantKinds(t, "a copy that nobody wants any more", c, Dropped)
+	c.Apply(address(2), []Command{have(tr[0].ID)})
+	wantKinds(t, "a copy that nobody wants any more", c)
 	arrive(c)
 	wantKinds(t, "arrivals", c, Arrived, Arrived, Reached)
+}
+
+// A target says that it has everything; before that has its place in the order it is told to give the copy up, and then
+// to get one again. It has none, whatever it said, until the new transfer has brought it.
+func TestOldNews(t *testing.T) {
+	c := started(3, 4)
+	c.Apply(address(1), []Command{register("f", 100), replicate(1, "f", 1, 2)})
+	old := c.Transfers()[0].ID
+	c.Apply(address(1), []Command{replicate(2, "f", 1, 3)})
+	c.Apply(address(1), []Command{replicate(3, "f", 1, 2)})
+	c.Take()
+	c.Apply(address(2), []Command{have(old), {Kind: KindCannot, Transfer: old}})
+	wantKinds(t, "news of the old transfer", c)
+	tr := c.Transfers()
+	if h := c.Object("f").Holders; len(tr) != 1 || tr[0].ID == old || !slices.Equal(h, addresses(1)) {
+		t.Fatalf("transfers %+v, holders %v", tr, h)
+	}
+	id := tr[0].ID
+	arrive(c)
+	if got := wantKinds(t, "news of the new one", c, Arrived, Reached); len(got) > 0 && got[0].Transfer != id {
+		t.Errorf("outcome %+v", got[0])
+	}
 }
 
 // rows: OOB-31, OOB-42
@@ -198,6 +222,15 @@ func TestUpdate(t *testing.T) {
 	if o := c.Object("f"); !slices.Equal(o.Holders, addresses(2)) || len(c.Transfers()) != 0 {
 		t.Errorf("object %+v", o)
 	}
+	c.Apply(address(3), []Command{replicate(4, "f", 2, 3)})
+	if got := wantKinds(t, "copies of bytes that are lost", c, Lost); got[0].Request != 4 {
+		t.Errorf("outcome %+v", got)
+	}
+	c.Apply(address(2), []Command{{Kind: KindUpdate, Name: "f", Digest: Digest{7}}, replicate(5, "f", 2, 3)})
+	arrive(c)
+	wantKinds(t, "new bytes", c, Changed, Arrived, Reached)
+	c.Apply(address(2), []Command{{Kind: KindUpdate, Name: "f", Digest: Digest{6}}, replicate(6, "f", 3, 4)})
+	wantKinds(t, "the only holder of the latest bytes is left out", c, Changed, LastCopy)
 }
 
 // Small objects that go the same way share a transfer, and no more transfers run than may.
@@ -248,8 +281,8 @@ func TestTargetCannot(t *testing.T) {
 	c := started(3, 1)
 	c.Apply(address(1), []Command{register("f", 100), replicate(1, "f", 1, 2, 3)})
 	c.Take()
-	items := c.Transfers()[0].Items
-	c.Apply(address(3), []Command{{Kind: KindCannot, Items: items}})
+	id := c.Transfers()[0].ID
+	c.Apply(address(3), []Command{{Kind: KindCannot, Transfer: id}})
 	got := wantKinds(t, "cannot", c, Reached)
 	if len(got) != 1 || !slices.Equal(got[0].Failed, addresses(3)) {
 		t.Errorf("outcomes %+v", got)
@@ -268,7 +301,7 @@ func TestUpstream(t *testing.T) {
 			t.Errorf("%d gets it from %v", i, up)
 		}
 	}
-	c.Apply(address(2), []Command{{Kind: KindHave, Items: tr.Items}})
+	c.Apply(address(2), []Command{have(tr.ID)})
 	if up := c.Upstream(tr, address(3)); up != address(2) {
 		t.Errorf("a complete link is left out: %v", up)
 	}
@@ -318,7 +351,7 @@ func check(t *testing.T, seed uint64, c *Catalog, limit int) {
 func TestCommandsTravel(t *testing.T) {
 	all := []Command{
 		hello(false), register("a name", 1<<40), replicate(9, "x", 1, 2), replicate(10, "y"),
-		{Kind: KindHave, Items: []Item{{"p", 1, 3}, {"q", 2, 0}}}, {Kind: KindLeave, Items: []Item{}},
+		have(1 << 40), {Kind: KindCannot, Transfer: 3},
 	}
 	var b []byte
 	for i := range all {

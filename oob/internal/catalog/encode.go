@@ -23,7 +23,6 @@ const (
 	KindUpdate
 	KindHave
 	KindCannot
-	KindLeave
 	kindEnd
 )
 
@@ -36,7 +35,8 @@ type Command struct {
 	Digest  Digest // KindRegister, KindUpdate
 	Request uint64 // KindReplicate
 	List    []core.Address
-	Items   []Item // KindHave, KindCannot, KindLeave
+
+	Transfer uint64 // KindHave, KindCannot
 }
 
 // Apply applies the commands of one message, and settles what follows from them.
@@ -52,11 +52,9 @@ func (c *Catalog) Apply(from core.Address, commands []Command) {
 		case KindUpdate:
 			c.Update(from, k.Name, k.Digest)
 		case KindHave:
-			c.Have(from, k.Items)
+			c.Have(from, k.Transfer)
 		case KindCannot:
-			c.Cannot(from, k.Items)
-		case KindLeave:
-			c.Leave(from, k.Items)
+			c.Cannot(from, k.Transfer)
 		}
 	}
 	c.Settle()
@@ -79,7 +77,7 @@ func (k *Command) Append(b []byte) []byte {
 		b = binary.AppendUvarint(b, k.Request)
 		b = appendAddresses(b, k.List)
 	default:
-		b = appendItems(b, k.Items)
+		b = binary.AppendUvarint(b, k.Transfer)
 	}
 	return b
 }
@@ -105,7 +103,7 @@ func Decode(b []byte) ([]Command, error) {
 			k.Name = r.name()
 			copy(k.Digest[:], r.bytes(DigestLen))
 		case k.Kind >= KindHave && k.Kind < kindEnd:
-			k.Items = r.items()
+			k.Transfer = r.number()
 		default:
 			r.fail("command of kind %d", k.Kind)
 		}

@@ -18,6 +18,13 @@ type history struct {
 	next    int
 	joined  []int
 	request uint64
+	news    []news
+}
+
+// news is what a target has said, and what has no place in the order yet.
+type news struct {
+	who  core.Address
+	what Command
 }
 
 func (h *history) step(f func(c *Catalog)) {
@@ -74,11 +81,17 @@ func (h *history) act() {
 	}
 }
 
-// target lets a target of a transfer say something.
+// target lets a target of a transfer say something, and what targets have said take its place in the order, sooner or
+// later.
 func (h *history) target(kind Kind) {
 	if all := h.a.Transfers(); len(all) > 0 {
 		tr := all[h.rng.IntN(len(all))]
-		h.apply(tr.Targets[h.rng.IntN(len(tr.Targets))], Command{Kind: kind, Items: slices.Clone(tr.Items)})
+		h.news = append(h.news, news{tr.Targets[h.rng.IntN(len(tr.Targets))], Command{Kind: kind, Transfer: tr.ID}})
+	}
+	for len(h.news) > 0 && h.rng.IntN(2) == 0 {
+		n := h.news[0]
+		h.news = h.news[1:]
+		h.apply(n.who, n.what)
 	}
 }
 

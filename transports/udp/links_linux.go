@@ -21,8 +21,9 @@ import (
 // network a packet takes, and of its multicasts one copy is taken: those that come by the interface by which it was
 // heard last, until nothing came by that for linkSilence while copies came by another one. Unicast leaves by one
 // interface: by that on which the other process's last unicast came, since it hears us by that one, or on which its
-// multicasts are taken, whichever was decided last. So processes that share several networks go on when one of these
-// fails, in one direction or in both. A process that was never heard is sent to by the first interface.
+// multicasts are taken, whichever was decided last; but when nothing came by that one for linkSilence while multicasts
+// came by another, by the other. So processes that share several networks go on when one of these fails, in one
+// direction or in both. A process that was never heard is sent to by the first interface.
 type links struct {
 	indexes []int32 // of the interfaces, the first one first
 	local   [16]byte
@@ -39,6 +40,7 @@ type peer struct {
 	hear int32        // the interface by which its multicasts are taken; Receive only
 	at   clock.Time   // when something came by that; Receive only
 	send atomic.Int32 // the interface by which it is sent to
+	sure clock.Time   // when something came by that; Receive only
 }
 
 const (
@@ -68,22 +70,34 @@ func (l *links) take(from dataplane.Endpoint, index int32, multicast bool) bool 
 	}
 	now := l.clock.Now()
 	p := l.peers[from]
+	if p != nil && p.send.Load() == index {
+		p.sure = now
+	}
 	switch {
 	case p == nil:
 		p = &peer{hear: index, at: now}
-		p.send.Store(index)
+		p.sendBy(index, now)
 		l.add(from, p)
 	case !multicast:
-		p.send.Store(index)
+		p.sendBy(index, now)
 	case p.hear == index:
 		p.at = now
+		if now.Sub(p.sure) > linkSilence {
+			p.sendBy(index, now)
+		}
 	case now.Sub(p.at) <= linkSilence:
 		return false
 	default:
 		p.hear, p.at = index, now
-		p.send.Store(index)
+		p.sendBy(index, now)
 	}
 	return true
+}
+
+// sendBy makes unicast take an interface, by which something has come now.
+func (p *peer) sendBy(index int32, now clock.Time) {
+	p.send.Store(index)
+	p.sure = now
 }
 
 // add remembers a peer. When there are too many all are forgotten, and known again as soon as they are heard.

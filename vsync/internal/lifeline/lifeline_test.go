@@ -104,12 +104,22 @@ func TestBrokenOnTheWay(t *testing.T) {
 	target, _ := open(t, 1)
 	watcher, reports := open(t, 2)
 	watcher.Want(self(1), target.Port())
-	held(t, target, 1)
-	target.mu.Lock()
-	c := target.held[0]
-	target.mu.Unlock()
-	_ = c.Close() // as a proxy or a firewall might
-	next(t, reports, news{1, false})
+	// Once both sides have said who they are: before that a line that breaks says nothing.
+	for reported := false; !reported; {
+		held(t, target, 1)
+		target.mu.Lock()
+		for _, c := range target.held {
+			_ = c.Close() // as a proxy or a firewall might
+		}
+		target.mu.Unlock()
+		select {
+		case got := <-reports:
+			if reported = true; got != (news{1, false}) {
+				t.Fatalf("reported %v", got)
+			}
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 	next(t, reports, news{1, true})
 }
 

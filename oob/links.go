@@ -7,6 +7,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/khamsin-io/khamsin/oob/internal/background"
 	"github.com/khamsin-io/khamsin/oob/internal/chain"
 )
 
@@ -61,7 +62,9 @@ func (s *Store) link(c net.Conn) error {
 		return err
 	}
 	defer context.AfterFunc(x.ctx, func() { _ = c.Close() })()
-	return onThread(func() error { return x.incoming.Serve(c, g, func() { s.have(x) }) })
+	return background.Do(s.settings.nice, func() error {
+		return x.incoming.Serve(c, g, func() { s.have(x) })
+	})
 }
 
 // await waits until there is a session, and it is ready.

@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 	"unsafe"
 
+	"github.com/khamsin-io/khamsin/oob/internal/background"
 	"github.com/khamsin-io/khamsin/oob/internal/catalog"
 	"github.com/khamsin-io/khamsin/oob/internal/memory"
 	"github.com/khamsin-io/khamsin/oob/internal/transfer"
@@ -118,9 +119,29 @@ func (s *Store) release(c *copied) {
 	case b == nil:
 	case s.closed:
 		b.Free()
-	default:
-		s.all.Go(b.Free) // it takes long for big objects, and handlers wait for what the caller has locked
+	default: // handlers wait for what the caller has locked, and it takes long for big objects
+		s.all.Go(func() { s.heavy(int64(c.size), func() error { b.Free(); return nil }) })
 	}
+}
+
+// heavyBytes is from how many bytes on work on them is left to a thread that gives way.
+const heavyBytes = 256 << 10
+
+// heavy does work on so many bytes.
+func (s *Store) heavy(bytes int64, work func() error) error {
+	if bytes < heavyBytes {
+		return work()
+	}
+	return background.Do(s.settings.nice, work)
+}
+
+// sum returns the digests of bytes.
+func (s *Store) sum(b []byte) (list []byte, digest catalog.Digest) {
+	_ = s.heavy(int64(len(b)), func() error { // returns what the function does, which is nil
+		list, digest = transfer.Sum(b)
+		return nil
+	})
+	return list, digest
 }
 
 // Digest returns the digest of bytes, in hexadecimal, as Object.Digest does of an object's.

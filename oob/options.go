@@ -2,6 +2,8 @@ package oob
 
 import (
 	"fmt"
+	"os"
+	"runtime"
 
 	"github.com/khamsin-io/khamsin/vsync"
 )
@@ -31,6 +33,19 @@ func WithMaxTransfers(n int) Option { return func(s *settings) { s.transfers = n
 // WithDirectory lets objects be files in a directory, without names, instead of memory: for more bytes than there is
 // memory.
 func WithDirectory(dir string) Option { return func(s *settings) { s.dir = dir } }
+
+// extraProcs is how many threads may move bytes here before others must share what GOMAXPROCS says.
+const extraProcs = 4
+
+// MoreProcs raises GOMAXPROCS by four, unless the environment sets it. A thread that moves bytes holds one of the
+// processors that GOMAXPROCS counts even while it gives way to other programs, so on hosts of few cores none may be
+// left for what is urgent. Call it once, when a program starts that replicates big objects beside messages that must
+// not wait.
+func MoreProcs() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + extraProcs)
+	}
+}
 
 // WithNice sets by how much the threads that move bytes give way to others, 0 to 19; see setpriority(2). The default is
 // 5.

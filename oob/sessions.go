@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/khamsin-io/khamsin/dataplane"
+	"github.com/khamsin-io/khamsin/oob/internal/background"
 	"github.com/khamsin-io/khamsin/oob/internal/cast"
 	"github.com/khamsin-io/khamsin/oob/internal/catalog"
 	"github.com/khamsin-io/khamsin/oob/internal/chain"
@@ -195,7 +196,7 @@ func (s *Store) use(x *session) {
 // run does the work, again if it fails while the transfer goes on, and then gives back what was used.
 func (s *Store) run(key sessionKey, x *session, work func() error) {
 	for x.ctx.Err() == nil {
-		err := onThread(work)
+		err := background.Do(s.settings.nice, work)
 		if x.ctx.Err() != nil || err == nil || cast.Stopped(err) {
 			break
 		}
@@ -217,17 +218,6 @@ func (s *Store) run(key sessionKey, x *session, work func() error) {
 		s.release(c)
 	}
 	x.copies = nil
-}
-
-// onThread calls f on a goroutine, whose thread f may keep: it ends with the goroutine.
-func onThread(f func() error) (err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		err = f()
-	}()
-	<-done
-	return err
 }
 
 func (x *session) sizes() []uint64 {
@@ -373,7 +363,7 @@ func (s *Store) sendCast(x *session) error {
 	}
 	c := &cast.Sending{
 		Path: s.castPath(x), ID: uint32(x.transfer.ID), Layout: layout, Items: x.items, Counters: &s.casts,
-		Stop: x.ctx.Done(), Nice: s.settings.nice,
+		Stop: x.ctx.Done(),
 	}
 	if keys != nil {
 		c.Keys = keys
@@ -400,7 +390,7 @@ func (s *Store) receiveCast(x *session, r *transfer.Receiver) error {
 	c := &cast.Receiving{
 		Path: s.castPath(x), ID: uint32(x.transfer.ID), Receiver: r, Self: s.self.Incarnation,
 		Source: x.addrs[x.transfer.Source], Direct: s.pool.Direct(), Write: s.write(x), Counters: &s.casts,
-		Stop: x.ctx.Done(), Loss: s.settings.loss, Nice: s.settings.nice,
+		Stop: x.ctx.Done(), Loss: s.settings.loss,
 	}
 	if keys != nil {
 		c.Keys = keys

@@ -190,12 +190,15 @@ func (s *Store) Create(name string, size int64) (*Object, error) {
 	if size < 0 {
 		return nil, fmt.Errorf("object %q: a size of %d", name, size)
 	}
-	b, err := s.pool.Alloc(size)
+	var b *memory.Block
+	err := s.heavy(size, func() (err error) {
+		if b, err = s.pool.Alloc(size); err == nil && !b.Fresh() {
+			clear(b.Data)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, named(name, err)
-	}
-	if !b.Fresh() {
-		clear(b.Data)
 	}
 	return s.draft(name, b), nil
 }
@@ -237,7 +240,7 @@ func (s *Store) Register(ctx context.Context, objects ...*Object) error {
 		if registered {
 			return named(c.name, ErrRegistered)
 		}
-		list, digest := transfer.Sum(data)
+		list, digest := s.sum(data)
 		d := &register{copy: c, done: make(chan struct{})}
 		s.mu.Lock()
 		if s.closed || s.drafts[c.name] != nil {
@@ -337,15 +340,20 @@ func (s *Store) publish(name string) ([]catalog.Command, error) {
 		defer s.mu.Unlock()
 		s.release(c)
 	}()
-	if _, d := transfer.Sum(edit); d == old {
+	if _, d := s.sum(edit); d == old {
 		return nil, nil
 	}
-	b, err := s.pool.Alloc(int64(c.size))
+	var b *memory.Block
+	err := s.heavy(int64(c.size), func() (err error) {
+		if b, err = s.pool.Alloc(int64(c.size)); err == nil {
+			copy(b.Data, edit)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	copy(b.Data, edit)
-	list, digest := transfer.Sum(b.Data)
+	list, digest := s.sum(b.Data)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.copies[name] != c {

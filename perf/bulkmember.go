@@ -76,6 +76,7 @@ func (m *bulkMember) do(ctx context.Context, o *bulkOrder) (*bulkReport, error) 
 }
 
 func (m *bulkMember) attach(ctx context.Context, o *bulkOrder) (err error) {
+	oob.MoreProcs()
 	m.part, m.clock, m.o = *o.Part, newHostClock(), *o.Bulk
 	m.heard = make(chan int64, 1)
 	if m.o.Megabits > 0 {

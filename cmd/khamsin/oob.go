@@ -67,6 +67,7 @@ type oobServeCommand struct {
 
 // Run serves until it is told to end.
 func (c *oobServeCommand) Run(ctx context.Context) error {
+	oob.MoreProcs()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	path, err := c.path()
 	if err != nil {

@@ -69,7 +69,6 @@ type Sending struct {
 	Keys      Keys
 	Counters  *Counters
 	Stop      <-chan struct{} // ends it
-	Nice      int
 
 	// Segments is how many have been sent at least once.
 	Segments atomic.Uint32
@@ -105,8 +104,7 @@ type Receiving struct {
 	Keys     Keys
 	Counters *Counters
 	Stop     <-chan struct{}
-	Loss     float64 // share of the packets that are thrown away, for tests and measurements
-	Nice     int
+	Loss     float64        // share of the packets that are thrown away, for tests and measurements
 	Verified func(item int) // called when an object is complete
 
 	// Segments is how many have arrived.

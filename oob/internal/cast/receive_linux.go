@@ -4,7 +4,6 @@ import (
 	"crypto/cipher"
 	"math/rand/v2"
 	"net/netip"
-	"runtime"
 	"time"
 	"unsafe"
 
@@ -47,6 +46,7 @@ type receiveWork struct {
 	plain  int      // calls in a row that brought no super-packets
 	few    bool     // packets come one by one
 
+	memory  []byte // of heads, slots, over and stash
 	stash   []byte // packets that must be moved
 	moves   []move
 	landed  []uint32 // segments that were written
@@ -56,7 +56,6 @@ type receiveWork struct {
 	last    time.Time
 	fb      transfer.Feedback
 	done    []bool
-	opened  []byte
 }
 
 const nowhere = ^uint32(0)
@@ -64,8 +63,6 @@ const nowhere = ^uint32(0)
 // Run receives until everything has arrived and is right, and then answers the sender until it is stopped. Ready is
 // called when packets can be received.
 func (r *Receiving) Run(ready func(), complete func()) error {
-	runtime.LockOSThread() // never unlocked: the thread, with its priority, ends with the goroutine
-	giveWay(r.Nice)
 	l := r.Receiver.Layout()
 	w := &receiveWork{Receiving: r, unit: l.Unit(), room: l.Unit(), done: make([]bool, l.Items())}
 	var err error
@@ -83,24 +80,12 @@ func (r *Receiving) Run(ready func(), complete func()) error {
 		return err
 	}
 	defer w.own.close()
-	w.prepare()
+	if err := w.prepare(); err != nil {
+		return err
+	}
+	defer w.release()
 	ready()
 	return w.loop(complete)
-}
-
-// prepare makes the tables that system calls write to.
-func (w *receiveWork) prepare() {
-	packets := max(recvMessages*segmentsMax, singles)
-	w.msgs = make([]mmsghdr, max(recvMessages, singles))
-	w.iovs = make([]unix.Iovec, 2*packets+len(w.msgs))
-	w.names = make([]name, len(w.msgs))
-	w.heads = make([]byte, packets*transfer.HeadLen)
-	w.slots = make([]byte, packets*w.room)
-	w.at = make([]uint32, packets)
-	w.over = make([]byte, len(w.msgs)*overflowLen) // hardly ever touched
-	w.stash = make([]byte, 0, packets*w.room)
-	w.opened = make([]byte, 0, w.unit)
-	w.expect = w.Receiver.Next(0)
 }
 
 // loop is the life of a receiving.

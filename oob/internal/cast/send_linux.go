@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"runtime"
 	"time"
 	"unsafe"
 
@@ -55,8 +54,6 @@ const controlLen = 24 // CmsgSpace(2)
 
 // Run sends until no receiver lacks anything, or until the sending is stopped.
 func (s *Sending) Run() error {
-	runtime.LockOSThread() // never unlocked: the thread, with its priority, ends with the goroutine
-	giveWay(s.Nice)
 	w := &sendWork{
 		Sending: s, group: netip.AddrPortFrom(s.Path.Group, s.Path.Port), began: time.Now(),
 		where: make(map[uint64]netip.AddrPort), gso: true,

@@ -16,6 +16,11 @@ func Local(ctx context.Context, o Options, command []string) (*Result, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
+	if o.Profile != "" {
+		if err := os.MkdirAll(o.Profile, 0o755); err != nil {
+			return nil, err
+		}
+	}
 	l := &local{options: o, command: command, began: time.Now()}
 	defer l.end()
 	if err := l.start(); err != nil {

@@ -37,7 +37,7 @@ type perfFlags struct {
 	Packet    int     `help:"Bytes of the longest packet; default: the transport's."`
 	Inline    bool    `default:"true" negatable:"" help:"Handlers on the receiver's goroutine."`
 	JSON      bool    `name:"json" help:"Print one JSON object on stdout."`
-	Profile   string  `type:"existingdir" placeholder:"DIR" help:"Write a processor profile of each member there."`
+	Profile   string  `type:"path" placeholder:"DIR" help:"Write a processor profile of each member there."`
 }
 
 func (f *perfFlags) options() perf.Options {

@@ -1,7 +1,11 @@
 package udp
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -186,6 +190,30 @@ func TestLateUnicast(t *testing.T) {
 	for range 5 { // multicasts alone, by both
 		step(2, true, 1)
 		step(1, true, 1)
+	}
+}
+
+// A system that would drop packets of the second network is warned of.
+func TestStrictFilterIsWarnedOf(t *testing.T) {
+	h := twoNetworks(t, 1)[0]
+	for _, c := range []struct {
+		value string
+		warns bool
+	}{{"1", true}, {"2", false}} {
+		var log bytes.Buffer
+		h.Do(func() {
+			for name, value := range map[string]string{"all": "0", second: c.value} {
+				if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/rp_filter", []byte(value), 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			openUntilEnd(t, Config{
+				Interface: netns.Interface, Also: []string{second}, Log: slog.New(slog.NewTextHandler(&log, nil)),
+			})
+		})
+		if got := strings.Contains(log.String(), "net.ipv4.conf."+second+".rp_filter=2"); got != c.warns {
+			t.Errorf("rp_filter %s: warned %v\n%s", c.value, got, log.String())
+		}
 	}
 }
 

@@ -78,6 +78,7 @@ func Open(cfg Config) (*Transport, error) {
 		return nil, errors.Join(err, t.release())
 	}
 	t.noteShort()
+	t.noteStrict()
 	return t, nil
 }
 

@@ -163,6 +163,33 @@ func TestChannels(t *testing.T) {
 	}
 }
 
+// As many transfers as run at once by default use addresses that are within the limit of the system's and that no
+// group uses for its messages.
+//
+// rows: IPM-04, OOB-14
+func TestChannelsWithinTheLimit(t *testing.T) {
+	const low = 1000
+	c := newCluster(t, 1, func(c *cluster) {
+		c.system = append(c.system, withNetwork(vsync.Network{ChannelLow: low, ChannelHigh: 3000}))
+	})
+	s := c.members[0].store
+	if s.path.Bulk+uint32(s.path.BulkCount) != low+25 || s.catalog.Limit() != s.path.BulkCount {
+		t.Errorf("%d channels from %d on for %d transfers at once", s.path.BulkCount, s.path.Bulk, s.catalog.Limit())
+	}
+	seen := map[netip.Addr]bool{}
+	for slot := range s.catalog.Limit() {
+		x := &session{transfer: catalog.Transfer{Slot: slot}}
+		b := s.castPath(x).Group.As4()
+		if n := binary.BigEndian.Uint32(b[:]) - 239<<24; n < s.path.Bulk || n >= low+25 {
+			t.Errorf("slot %d has channel %d", slot, n)
+		}
+		seen[netip.AddrFrom4(b)] = true
+	}
+	if len(seen) != s.catalog.Limit() {
+		t.Errorf("%d addresses for %d transfers", len(seen), s.catalog.Limit())
+	}
+}
+
 // The limit of transfers is a parameter of the system.
 //
 // rows: PAR-37

@@ -337,9 +337,14 @@ func (s *Store) have(x *session) {
 func (s *Store) castPath(x *session) cast.Path {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(s.group.System().Config().SystemName + "/" + s.group.Name()))
-	// Transfers use the upper end of the range; groups use the lower one.
-	span := max(1, (s.path.High-s.path.Low)/2)
-	ch := dataplane.Channel(s.path.High - (h.Sum32()%64*maxTransfersMax+uint32(x.transfer.Slot))%span)
+	slot := uint32(x.transfer.Slot)
+	var ch dataplane.Channel
+	if n := uint32(s.path.BulkCount); slot < n { // within the limit of the system's addresses
+		ch = dataplane.Channel(s.path.Bulk + (h.Sum32()+slot)%n)
+	} else { // more at once were asked for: those use the upper end of the range, of which groups use the lower one
+		span := max(1, (s.path.High-s.path.Low)/2)
+		ch = dataplane.Channel(s.path.High - (h.Sum32()%64*maxTransfersMax+slot)%span)
+	}
 	p := cast.Path{
 		IP: s.path.IP, Interface: s.index, Group: ch.IPv4(), Port: s.path.GroupPort, TTL: s.path.TTL,
 	}

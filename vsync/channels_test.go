@@ -107,3 +107,24 @@ func TestChannelsOfGroups(t *testing.T) {
 		t.Errorf("%d channels were used, want 2 to %d: %v", used, most, seen)
 	}
 }
+
+// Groups and bulk objects together use no more channels than are allowed, within the range.
+//
+// rows: IPM-02, IPM-04
+func TestSharesOfChannels(t *testing.T) {
+	for _, c := range []struct {
+		n            Network
+		groups, bulk int
+	}{
+		{Network{}, 21, 4},
+		{Network{MaxChannels: 4}, 4, 0},
+		{Network{MaxChannels: 16}, 12, 4},
+		{Network{ChannelLow: 100, ChannelHigh: 109}, 10, 0},
+		{Network{ChannelLow: 100, ChannelHigh: 119, MaxChannels: 64}, 16, 4},
+	} {
+		groups, bulk := c.n.shares()
+		if e := c.n.engineChannels(); groups != c.groups || bulk != c.bulk || e.Count != groups {
+			t.Errorf("%+v: %d and %d, the engine has %d, want %d and %d", c.n, groups, bulk, e.Count, c.groups, c.bulk)
+		}
+	}
+}

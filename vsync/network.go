@@ -38,8 +38,9 @@ type Network struct {
 	Hosts []string
 
 	// ChannelLow and ChannelHigh bound the channels, whose addresses are 239.0.0.0 plus their numbers, and MaxChannels
-	// is how many of them are used: one for finding each other, the others for groups, which share them when they are
-	// more. Zero: 5000, 505000 and 25. All processes of a system need the same ones.
+	// is how many of them are used: one for finding each other, four for bulk objects (none when MaxChannels is below
+	// 16), the others for groups, which share them when they are more. Zero: 5000, 505000 and 25. All processes of a
+	// system need the same ones.
 	ChannelLow, ChannelHigh uint32
 	MaxChannels             int
 
@@ -381,8 +382,25 @@ func (n *Network) matches(prefix string) bool {
 	return true
 }
 
+// Of the channels, some are left to bulk objects, unless there are few.
+const (
+	bulkChannels = 4
+	bulkLeast    = 16
+)
+
+// shares returns how many channels the protocols use, from the lowest on, and how many behind them bulk objects may.
+func (n *Network) shares() (protocols, bulk int) {
+	low, high, most := n.channels()
+	all := int(min(uint32(most), high-low+1))
+	if all < bulkLeast {
+		return all, 0
+	}
+	return all - bulkChannels, bulkChannels
+}
+
 // engineChannels returns the channels that the protocols use.
 func (n *Network) engineChannels() engine.Channels {
-	low, high, most := n.channels()
-	return engine.Channels{Low: dataplane.Channel(low), Count: int(min(uint32(most), high-low+1))}
+	low, _, _ := n.channels()
+	count, _ := n.shares()
+	return engine.Channels{Low: dataplane.Channel(low), Count: count}
 }

@@ -17,6 +17,11 @@ type Path struct {
 	UDP       bool       // UDP may be used; without it TCP alone
 	GroupPort uint16     // UDP port of multicasts
 	Low, High uint32     // the range of the channels, both included
+
+	// Bulk is the first of BulkCount channels that no group uses for its messages: those of Network.MaxChannels that
+	// are left to bulk objects. BulkCount may be 0.
+	Bulk      uint32
+	BulkCount int
 }
 
 // Path returns where packets may go.
@@ -29,6 +34,8 @@ func (s *System) Path() (Path, error) {
 	p := Path{TTL: c.ttl(names), GroupPort: c.GroupPort, Multicast: !c.Network.TCPOnly && !c.Network.UnicastOnly,
 		UDP: !c.Network.TCPOnly}
 	p.Low, p.High, _ = c.Network.channels()
+	groups, bulk := c.Network.shares()
+	p.Bulk, p.BulkCount = p.Low+uint32(groups), bulk
 	if s.caps.Name == memTransport {
 		p.Interface, p.IP, p.TTL = loopback, netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0
 		return p, nil

@@ -420,3 +420,29 @@ func faultRun(t *testing.T, seed uint64) (whole, lost int) {
 	}
 	return whole, lost
 }
+
+// Messages of the group pass a transfer: they are delivered everywhere while it runs, in both directions, many times
+// over. How much later than without one khamsin perf bulk --traffic tells.
+//
+// rows: OOB-37
+func TestMessagesPassTransfers(t *testing.T) {
+	c := newCluster(t, 3, func(c *cluster) { c.store = append(c.store, WithReceiveLoss(0.98)) }) // it takes long
+	c.members[0].put(t, "f", 64<<20)
+	request := c.members[0].store.Replicate("f", c.addresses(0, 1, 2))
+	moving := func(l []Info) bool { return len(l) > 0 && l[0].State == Moving }
+	if _, err := c.members[0].store.Await(within(t), moving); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 100 {
+		m := c.members[i%3]
+		if err := m.group.SendBytes(within(t), vsync.Ordered, 0, []byte{byte(i)}); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.group.Flush(within(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if i, err := c.members[0].store.Lookup("f"); err != nil || i.State != Moving || request.Err() != nil {
+		t.Errorf("the transfer ended before the messages were delivered: %+v %v %v", i, err, request.Err())
+	}
+}

@@ -35,6 +35,9 @@ type crowdKid struct {
 // newCrowd starts members, which join one group.
 func newCrowd(t *testing.T, members int, network vsync.Network) *crowd {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("short: many processes")
+	}
 	need(t)
 	ground := netns.Bridged(t, "kcrowd", members, netns.Options{})
 	network.Hosts = []string{ground[0].IP.String(), ground[1].IP.String(), ground[2].IP.String()}
@@ -150,6 +153,46 @@ func (c *crowd) kill(i int) {
 	_ = k.in.Close()
 }
 
+// killRelay kills the member that passes most on while messages of all come everywhere, and waits until they come
+// again.
+func (c *crowd) killRelay() {
+	c.t.Helper()
+	before := c.ask("tell")
+	c.moving(5)
+	busiest, most := 0, uint64(0)
+	for i, a := range c.ask("tell") {
+		if n := a.Relayed - before[i].Relayed; n > most {
+			busiest, most = i, n
+		}
+	}
+	if most == 0 {
+		c.t.Fatal("nobody passes anything on")
+	}
+	began := time.Now()
+	c.kill(busiest)
+	c.moving(5)
+	c.t.Logf("member %d, which passed %d packets on, was killed; %v later all had delivered five more messages of each",
+		busiest, most, time.Since(began).Round(time.Millisecond))
+}
+
+// quiet sees that under traffic only a few connections in a second, in all, make room for others.
+func (c *crowd) quiet(most float64) {
+	c.t.Helper()
+	retired := func() (n uint64) {
+		for _, a := range c.ask("tell") {
+			n += a.Retired
+		}
+		return n
+	}
+	before, began := retired(), time.Now()
+	c.moving(30)
+	rate := float64(retired()-before) / time.Since(began).Seconds()
+	c.t.Logf("%.1f connections in a second were retired", rate)
+	if rate > most {
+		c.t.Errorf("%.1f connections in a second were retired, want up to %.0f", rate, most)
+	}
+}
+
 // moving waits until every member has delivered some more messages of every member that is there.
 func (c *crowd) moving(more uint64) {
 	c.t.Helper()
@@ -205,23 +248,30 @@ func TestRelayIsKilled(t *testing.T) {
 			const members = 16 // above the fan-out, so that there are inner nodes
 			c := newCrowd(t, members, x.network)
 			c.ask("go")
-			before := c.ask("tell")
-			c.moving(5)
-			busiest, most := 0, uint64(0)
-			for i, a := range c.ask("tell") {
-				if n := a.Relayed - before[i].Relayed; n > most {
-					busiest, most = i, n
-				}
-			}
-			if most == 0 {
-				t.Fatal("nobody passes anything on")
-			}
-			began := time.Now()
-			c.kill(busiest)
-			c.moving(5)
-			t.Logf("member %d, which passed %d packets on, was killed; %v later all had delivered five more messages "+
-				"of each", busiest, most, time.Since(began).Round(time.Millisecond))
+			c.killRelay()
 			c.rest()
 		})
 	}
+}
+
+// In a system of more processes than each may have connections, all send to all, one that relays is killed, and nobody
+// ever has more connections than allowed. Without the bound each comes to have one with everybody.
+//
+// rows: TRN-04, TRN-07
+func TestConnectionsAreBounded(t *testing.T) {
+	const members, limit = 25, 16
+	c := newCrowd(t, members, vsync.Network{TCPOnly: true, MaxConnections: limit})
+	c.ask("go")
+	c.moving(5)
+	c.quiet(members)
+	c.killRelay()
+	var peak, open, retired uint64
+	for i, a := range c.rest() {
+		peak, open, retired = max(peak, a.Most), max(open, a.Open), retired+a.Retired
+		if a.Most > limit {
+			t.Errorf("member %d had %d connections, want up to %d", c.all[i].index, a.Most, limit)
+		}
+	}
+	t.Logf("%d connections at a time, %d at the end, the most of any process; %d were retired in all", peak, open,
+		retired)
 }

@@ -30,6 +30,9 @@ type crowdOrders struct {
 // crowdAnswer is what a member says, one JSON value for each line that it reads.
 type crowdAnswer struct {
 	Relayed uint64
+	Most    uint64   // TCP connections at a time
+	Open    uint64   // now
+	Retired uint64   // closed for others
 	Sent    uint64   // messages that this member sent
 	From    []uint64 // messages that it delivered, by the index of their sender
 	Digest  uint64   // of what it delivered, and in which order
@@ -154,5 +157,6 @@ func (m *crowdMember) tell() crowdAnswer {
 	a := m.state
 	a.From = append([]uint64(nil), a.From...)
 	a.Digest, a.Relayed = m.digest.Sum64(), t.Relayed
+	a.Most, a.Open, a.Retired = t.ConnectionsMost, t.Connections, t.Retired
 	return a
 }

@@ -139,6 +139,9 @@ type Stats struct {
 	ReceiveDoubled   uint64 // second copies of multicasts, which came by another interface as well; dropped
 	ReceiveStalled   uint64 // calls of Receive that found no free frame and so left packets where they were
 	Relayed          uint64 // passed on to other members of a tree; among SentPackets as well
+	Connections      uint64 // that are open now, of a transport that has some
+	ConnectionsMost  uint64 // the most that were open at a time
+	Retired          uint64 // connections that were closed because there were too many
 }
 
 // Errors of transports.

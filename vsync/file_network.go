@@ -13,6 +13,7 @@ func networkFileKeys() []fileKey {
 		{"unicast_only", switchKey(func(c *Config) *bool { return &c.Network.UnicastOnly })},
 		{"tcp_only", switchKey(func(c *Config) *bool { return &c.Network.TCPOnly })},
 		{"tcp_direct", switchKey(func(c *Config) *bool { return &c.Network.TCPDirect })},
+		{"max_connections", numberKey(func(c *Config) *int { return &c.Network.MaxConnections })},
 		{"fan_out", numberKey(func(c *Config) *int { return &c.Network.FanOut })},
 		{"hosts", readHostList},
 		{"channel_low", channelKey(func(c *Config) *uint32 { return &c.Network.ChannelLow })},

@@ -35,6 +35,7 @@ ipv6 = true
 unicast_only = true
 hosts = ["a", "b:7"]
 fan_out = 4
+max_connections = 16
 channel_low = 7
 channel_high = 90
 max_channels = 9

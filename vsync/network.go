@@ -27,6 +27,13 @@ type Network struct {
 	TCPDirect   bool // TCPOnly without the tree: everybody is connected with everybody
 	FanOut      int  // packets that a member of a tree sends for one; 0: tree.DefaultFanOut
 
+	// MaxConnections bounds the TCP connections of a process with TCPOnly, at least 6. Up to three quarters of them,
+	// less two, everybody is connected with everybody; in larger systems each process has some neighbours, by way of
+	// whom it talks to the others. The bound holds when members differ as well: then connections are closed in turn, in
+	// order. 0: 64, or with TCPDirect, which needs one for every other process, 1024. Lifelines are not counted: they
+	// are four.
+	MaxConnections int
+
 	// Hosts are where the membership service may be: names or addresses. A process on another host never serves as a
 	// member of it, and Start fails there with ErrNoOracle when it finds none. Without multicast they are also where
 	// processes look for each other, each with a port or with the first ones from PeerPort on. Empty means that any
@@ -58,7 +65,10 @@ const (
 	defaultChannelLow  = 5000
 	defaultChannelHigh = 505000
 	defaultMaxChannels = 25
-	seedPorts          = 8 // ports of a host where processes are looked for
+	seedPorts          = 8  // ports of a host where processes are looked for
+	defaultConnections = 64 // MaxConnections with a tree
+	connectionsMin     = 6
+	otherConnections   = 2 // of those in use, kept for others than neighbours
 )
 
 // validate reports everything that is wrong.
@@ -72,6 +82,8 @@ func (n *Network) validate() error {
 	check(!n.UnicastOnly || !n.TCPOnly, "UnicastOnly and TCPOnly are both set: choose one")
 	check(!n.TCPDirect || n.TCPOnly, "TCPDirect needs TCPOnly")
 	check(n.FanOut >= 0 && n.FanOut <= tree.FanOutMax, "FanOut is %d, want up to %d", n.FanOut, tree.FanOutMax)
+	check(n.MaxConnections == 0 || n.MaxConnections >= connectionsMin && n.MaxConnections <= tcp.ConnectionsMax,
+		"MaxConnections is %d, want %d to %d", n.MaxConnections, connectionsMin, tcp.ConnectionsMax)
 	low, high, most := n.channels()
 	check(low >= 1 && low < high && high <= uint32(dataplane.ChannelMax),
 		"channels %d to %d: want a low one below a high one, from 1 to %d", low, high, dataplane.ChannelMax)
@@ -143,6 +155,9 @@ func overTree(c *Config, open func(c *Config) (dataplane.Transport, error)) (dat
 		return nil, errors.Join(err, inner.Close())
 	}
 	tc := tree.Config{FanOut: c.Network.FanOut, Direct: c.Network.TCPDirect, Seeds: seeds}
+	if bounded, ok := inner.(interface{ Enough() int }); ok {
+		tc.Neighbours = bounded.Enough() - otherConnections
+	}
 	if c.key != nil {
 		ring, err := seal.NewRing(c.key(), 0) // to open packets with, in the goroutine that receives
 		if err != nil {
@@ -176,8 +191,12 @@ func openTCP(c *Config) (dataplane.Transport, error) {
 	if c.MaxPacket > 0 {
 		mtu = min(mtu, c.MaxPacket)
 	}
+	most := c.Network.MaxConnections
+	if most == 0 && !c.Network.TCPDirect {
+		most = defaultConnections
+	}
 	return tcp.Open(tcp.Config{
-		Interface: name, IPv6: c.Network.IPv6, Port: c.PeerPort, MTU: mtu, Log: c.logger(),
+		Interface: name, Connections: most, IPv6: c.Network.IPv6, Port: c.PeerPort, MTU: mtu, Log: c.logger(),
 		Arena: frame.Config{ChunkSize: tcpChunkBytes, TxChunks: max(tcpFrames, 2*c.MaxUnstable), RxRuns: tcpFrames},
 	})
 }

@@ -19,6 +19,7 @@ type plan struct {
 type branch struct {
 	to    dataplane.Endpoint
 	below []dataplane.Endpoint
+	pass  bool // it is not for him
 }
 
 // newPlan returns the plan of a channel. The caller holds mu. Every member begins its list behind itself, so that the
@@ -52,6 +53,12 @@ func (p *plan) branches(t *Transport) []branch {
 		return p.drawn
 	}
 	p.made = now
+	if r := t.rings.Load(); len(r.list) > 0 {
+		if mark := r.mark(now); p.drawn == nil || mark != p.silent {
+			p.silent, p.drawn = mark, r.draw(p.members, now)
+		}
+		return p.drawn
+	}
 	loud, silent, mark := t.bySilence(p.members, now)
 	if p.drawn == nil || mark != p.silent {
 		p.silent = mark

@@ -7,6 +7,8 @@
 // there as soon as its sender knows: members that were not heard of for a while become leaves, and nobody waits for
 // them. What is lost under a relay that dies is asked for and sent again by the protocols above, as any other loss.
 //
+// Where a process may not talk to all others directly (Config.Neighbours) packets go by way of some: see ring.go.
+//
 // The members of a channel are told by SetRoster, once for each group that uses it; packets to a channel without a
 // roster go to the seeds, which is how processes find each other. A relay passes packets on only to members of its own
 // rosters, so that a stranger cannot use it against others.
@@ -47,6 +49,10 @@ type Config struct {
 	Direct bool                 // no relays: the sender sends to everybody
 	Seeds  []dataplane.Endpoint // where packets to a channel without a roster go
 
+	// Neighbours bounds with how many others a process talks directly. When the members of its rosters are more,
+	// packets to the others, multicasts or not, go by way of neighbours. Zero: no bound.
+	Neighbours int
+
 	// Genuine tells whether a packet is one of the system's; the goroutine in Receive calls it. Others are not passed
 	// on to anybody. Default: all are.
 	Genuine func(packet []byte) bool
@@ -60,7 +66,7 @@ type Stats struct {
 	Malformed  uint64 // packets with a list that is none
 	Unknown    uint64 // members of lists that this process does not know
 	Forged     uint64 // packets that were not passed on because they are not genuine
-	Starved    uint64 // relayings given up for want of a frame
+	Starved    uint64 // copies given up for want of a frame
 }
 
 // Transport is a transport with channels.
@@ -72,17 +78,20 @@ type Transport struct {
 	closed atomic.Bool
 
 	known atomic.Pointer[map[dataplane.Endpoint]*peer] // members of all rosters; replaced, never changed
+	rings atomic.Pointer[rings]                        // likewise
 
 	wire   sync.Mutex // held around the inner Send
 	relay  []dataplane.Packet
 	direct []dataplane.Endpoint // scratch of a relay
+	below  []dataplane.Endpoint // likewise
+	lifeAt clock.Time           // when neighbours hear of this process again; Receive's
 
 	mu       sync.Mutex // guards what follows: subscriptions and rosters
 	rosters  map[key][]dataplane.Endpoint
 	channels map[dataplane.Channel]*plan
 	out      []dataplane.Packet // expanded and not yet taken by the inner transport; Send's
 
-	multicasts, copies                           counters.Counter // Send's
+	multicasts, copies, short                    counters.Counter // Send's
 	relayed, malformed, unknown, forged, starved counters.Counter // Receive's
 }
 
@@ -93,7 +102,10 @@ type key struct {
 }
 
 // peer is what is known of one member.
-type peer struct{ heard atomic.Int64 } // clock.Time of the last packet
+type peer struct {
+	heard atomic.Int64 // clock.Time of the last packet
+	lives atomic.Int64 // clock.Time when it last said, as a neighbour, that it lives
+}
 
 var _ dataplane.Transport = (*Transport)(nil)
 
@@ -119,6 +131,7 @@ func New(inner dataplane.Transport, cfg Config) (*Transport, error) {
 		channels: map[dataplane.Channel]*plan{},
 	}
 	t.known.Store(&map[dataplane.Endpoint]*peer{})
+	t.rings.Store(noRings)
 	return t, nil
 }
 
@@ -143,10 +156,15 @@ func (t *Transport) SetRoster(ch dataplane.Channel, group uint32, members []data
 		for _, e := range list {
 			if known[e] = old[e]; known[e] == nil {
 				known[e] = new(peer)
+				known[e].lives.Store(int64(t.clock.Now())) // it has its time
 			}
 		}
 	}
 	t.known.Store(&known)
+	t.rings.Store(t.newRings(known))
+	for _, p := range t.channels {
+		p.drawn = nil
+	}
 }
 
 // Caps says what the transport can do.
@@ -216,7 +234,7 @@ func (t *Transport) stage(batch []dataplane.Packet) (int, error) {
 	case n == 0:
 		return 0, dataplane.ErrTooLarge
 	case ch == 0:
-		t.out = append(t.out, batch[:n]...)
+		t.unicast(batch[:n])
 		return n, nil
 	case ch > dataplane.ChannelMax:
 		return 0, dataplane.ErrBadChannel
@@ -226,6 +244,22 @@ func (t *Transport) stage(batch []dataplane.Packet) (int, error) {
 	t.expand(ch, batch[:n])
 	t.copies.Add(uint64(len(t.out) - before))
 	return n, nil
+}
+
+// unicast stages a run of packets, each to one process.
+func (t *Transport) unicast(run []dataplane.Packet) {
+	if len(t.rings.Load().list) == 0 {
+		t.out = append(t.out, run...)
+		return
+	}
+	now := t.clock.Now()
+	for _, p := range run {
+		if p, ok := t.route(p, now); ok {
+			t.out = append(t.out, p)
+		} else {
+			t.short.Inc()
+		}
+	}
 }
 
 // expand makes the copies of a run of multicasts: all for one member, then all for the next, since that is how they
@@ -245,8 +279,10 @@ func (t *Transport) expand(ch dataplane.Channel, run []dataplane.Packet) {
 				continue
 			}
 			for i := range run {
-				if f, ok := t.wrap(arena.Tx(), run[i].Frame, b.below); ok {
+				if f, ok := t.wrap(arena.Tx(), run[i].Frame, b.below, b.flags()); ok {
 					t.out = append(t.out, dataplane.Packet{Frame: f, To: b.to})
+				} else {
+					t.short.Inc()
 				}
 			}
 		}
@@ -307,7 +343,7 @@ func (t *Transport) TreeStats() Stats {
 	return Stats{
 		Multicasts: t.multicasts.Load(), Copies: t.copies.Load(), Relayed: t.relayed.Load(),
 		Malformed: t.malformed.Load(), Unknown: t.unknown.Load(), Forged: t.forged.Load(),
-		Starved: t.starved.Load(),
+		Starved: t.starved.Load() + t.short.Load(),
 	}
 }
 

@@ -29,7 +29,8 @@ type wire struct {
 	local dataplane.Endpoint
 	queue []dataplane.Packet // arrived; frames of the receiver's Rx pool
 	sent  int
-	full  int // packets that Send still takes before it says no; negative: no limit
+	peers map[dataplane.Endpoint]bool // those that packets were sent to or came from
+	full  int                         // packets that Send still takes before it says no; negative: no limit
 	dead  bool
 }
 
@@ -40,7 +41,7 @@ func (n *wireNet) open(i int) *wire {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	w := &wire{net: n, arena: arena, full: -1}
+	w := &wire{net: n, arena: arena, full: -1, peers: map[dataplane.Endpoint]bool{}}
 	w.local = dataplane.EndpointOf(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 100))
 	n.nodes[w.local] = w
 	return w
@@ -65,6 +66,7 @@ func (w *wire) Send(batch []dataplane.Packet) (int, error) {
 		}
 		w.full--
 		w.sent++
+		w.peers[p.To] = true
 		if to := w.net.nodes[p.To]; to != nil && !to.dead {
 			f, ok := to.arena.Rx().Get()
 			if !ok {
@@ -72,6 +74,7 @@ func (w *wire) Send(batch []dataplane.Packet) (int, error) {
 			}
 			f.Len = uint32(len(b))
 			copy(to.arena.Bytes(f), b)
+			to.peers[w.local] = true
 			to.queue = append(to.queue, dataplane.Packet{Frame: f, From: w.local})
 		}
 		w.arena.Release(p.Frame)
@@ -98,12 +101,18 @@ type forest struct {
 	net   *wireNet
 	trees []*Transport
 	wires []*wire
+	from  map[int]dataplane.Endpoint // by member: whom the last packet came from
+}
+
+// index returns which member has an endpoint.
+func (f *forest) index(e dataplane.Endpoint) int {
+	return slices.IndexFunc(f.trees, func(tr *Transport) bool { return tr.Local() == e })
 }
 
 const testChannel = dataplane.Channel(77)
 
 func plant(t testing.TB, members int, cfg Config) *forest {
-	f := &forest{t: t, net: &wireNet{t: t, nodes: map[dataplane.Endpoint]*wire{}}}
+	f := &forest{t: t, net: &wireNet{t: t, nodes: map[dataplane.Endpoint]*wire{}}, from: map[int]dataplane.Endpoint{}}
 	var all []dataplane.Endpoint
 	for i := range members {
 		w := f.net.open(i + 1)
@@ -148,7 +157,7 @@ func (f *forest) settle() (got [][]string, rounds int) {
 	got = make([][]string, len(f.trees))
 	batch := make([]dataplane.Packet, 64)
 	for moved := true; moved; rounds++ {
-		moved = false
+		moved = slices.ContainsFunc(f.wires, func(w *wire) bool { return !w.dead && len(w.queue) > 0 })
 		for i, tr := range f.trees {
 			if f.wires[i].dead {
 				continue
@@ -158,10 +167,11 @@ func (f *forest) settle() (got [][]string, rounds int) {
 				f.t.Fatal(err)
 			}
 			for _, p := range batch[:n] {
+				f.from[i] = p.From
 				got[i] = append(got[i], string(tr.Arena().Bytes(p.Frame)))
 				tr.Arena().Rx().Release(p.Frame)
 			}
-			moved = moved || n > 0
+			moved = moved || n > 0 || len(f.wires[i].queue) > 0
 		}
 	}
 	return got, rounds - 1

@@ -46,7 +46,7 @@ type Config struct {
 	// SendBuffer and RecvBuffer are the bytes asked for as socket buffers. RecvBuffer zero leaves it to the system.
 	SendBuffer, RecvBuffer int
 
-	// Connections bounds the open connections, so that strangers cannot use up the process's descriptors.
+	// Connections bounds the open connections. Three quarters of them, all but 16 at least, may be in use at leisure.
 	Connections int
 
 	// DeadAfter is how long a peer may leave data unacknowledged before its connection is given up.

@@ -129,18 +129,27 @@ func TestGarbage(t *testing.T) {
 	receive(t, tr, func(got [][]byte) bool { return len(got) == 1 && string(got[0]) == "hello" })
 }
 
-// Strangers who say nothing do not stay, and there are never more than allowed.
+// Strangers who say nothing do not stay, there are never more connections than allowed, and who comes meanwhile waits.
+//
+// rows: TRN-04
 func TestSilentStrangers(t *testing.T) {
 	tr := open(t, Config{Connections: 3})
 	var conns []net.Conn
 	for range 5 {
 		conns = append(conns, stranger(t, tr, []byte(helloMagic[:3])))
 	}
-	receive(t, tr, func([][]byte) bool { return tr.Refused().TooMany == 2 })
-	if n := tr.Connections(); n != 3 {
-		t.Errorf("%d connections, want 3", n)
+	receive(t, tr, func([][]byte) bool { return tr.Connections() == 3 })
+	other := open(t, Config{})
+	if !send(t, other, tr.Local(), []byte("patient")) {
+		t.Error("dropped")
 	}
-	receive(t, tr, func([][]byte) bool { return tr.Refused().NoHello == 3 && tr.Connections() == 0 })
+	got := receive(t, tr, func(got [][]byte) bool { return len(got) == 1 && tr.Connections() <= 1 })
+	if string(got[0]) != "patient" || tr.Refused().NoHello != 5 || tr.Waited() == 0 {
+		t.Errorf("got %q, refused %+v, waited %d", got, tr.Refused(), tr.Waited())
+	}
+	if most := tr.Stats().ConnectionsMost; most != 3 {
+		t.Errorf("%d connections at a time, want 3", most)
+	}
 	for i, c := range conns {
 		if !closed(c) {
 			t.Errorf("connection %d is still open", i)

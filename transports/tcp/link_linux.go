@@ -20,7 +20,9 @@ const (
 	stageDialling stage = iota // the connection is being made
 	stageStranger              // accepted, and waiting for a hello
 	stageOpen
-	stageShut // given up; Receive closes the descriptor when the system reports its end
+	stageLeaving  // retired: we send no more, and receive until the peer has closed
+	stageDraining // the peer sends no more, and gets what is left of a packet
+	stageShut     // given up; Receive closes the descriptor when the system reports its end
 )
 
 // link is one connection. What sending needs is guarded by Transport.mu; what receiving needs is Receive's alone.
@@ -34,7 +36,8 @@ type link struct {
 	touched bool          // in the list of links of that Send
 	rest    []byte        // of hello or of a packet that left in part: must leave before anything else
 
-	since  clock.Time // of a stranger: when it was accepted
+	used   clock.Time // when something was sent or received last; guarded by Transport.mu
+	since  clock.Time // of a stranger: when it was accepted; of one that leaves: since when
 	buf    []byte     // buf[from:to] has been read and not yet been looked at
 	from   int
 	to     int
@@ -149,7 +152,7 @@ func (t *Transport) dial(peer dataplane.Endpoint) (*link, error) {
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	l := &link{fd: fd, peer: peer, stage: stageDialling, rest: appendHello(nil, t.local)}
+	l := &link{fd: fd, peer: peer, stage: stageDialling, rest: appendHello(nil, t.local), used: t.clock.Now()}
 	return l, t.adopt(l)
 }
 
@@ -161,6 +164,7 @@ func (t *Transport) adopt(l *link) error {
 		return err
 	}
 	t.links[int32(l.fd)] = l
+	t.count()
 	return nil
 }
 
@@ -169,15 +173,35 @@ func (t *Transport) giveUp(l *link) {
 	if l.stage == stageShut {
 		return
 	}
+	if !l.ending() {
+		t.ending++
+	}
 	l.stage = stageShut
 	t.forget(l)
 	_ = unix.Shutdown(l.fd, unix.SHUT_RDWR) // tells Receive; it hears of one that never was connected anyway
 }
 
-// forget makes the next packet to a link's peer dial again. The caller holds mu.
+// ending tells whether a link's end has begun, and only Receive has to do with it.
+func (l *link) ending() bool { return l.stage == stageLeaving || l.stage == stageShut }
+
+// count keeps the counts of connections. The caller holds mu.
+func (t *Transport) count() {
+	n := uint64(len(t.links))
+	t.present.Store(n)
+	t.most.Store(max(n, t.most.Load()))
+}
+
+// forget makes the next packet to a link's peer take another link, or dial again. The caller holds mu.
 func (t *Transport) forget(l *link) {
-	if t.peers[l.peer] == l {
-		delete(t.peers, l.peer)
+	if t.peers[l.peer] != l {
+		return
+	}
+	delete(t.peers, l.peer)
+	for _, other := range t.links {
+		if other != l && other.stage == stageOpen && other.peer == l.peer {
+			t.peers[l.peer] = other
+			return
+		}
 	}
 }
 

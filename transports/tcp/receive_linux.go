@@ -21,7 +21,8 @@ const (
 // receiver is what Receive needs beside the links. It belongs to the goroutine that is in Receive.
 type receiver struct {
 	events    [eventsMax]unix.EpollEvent
-	ready     []*link // links with something in their buffers
+	ready     []*link    // links with something in their buffers
+	now       clock.Time // of the last poll that brought something
 	strangers int
 	sweepAt   clock.Time // when strangers are looked through
 	stuck     bool       // the last poll found no free frame
@@ -59,6 +60,9 @@ func (t *Transport) poll(batch []dataplane.Packet) (int, error) {
 	if err != nil && err != unix.EINTR {
 		return 0, fmt.Errorf("tcp: epoll_wait: %w", err)
 	}
+	if count > 0 {
+		r.now = t.clock.Now()
+	}
 	for i := range max(0, count) {
 		switch fd := r.events[i].Fd; int(fd) {
 		case t.event:
@@ -69,55 +73,69 @@ func (t *Transport) poll(batch []dataplane.Packet) (int, error) {
 			t.read(fd)
 		}
 	}
-	if r.strangers > 0 && t.clock.Now() >= r.sweepAt {
-		t.sweep()
+	if r.strangers > 0 || t.crowded() {
+		if now := t.clock.Now(); now >= r.sweepAt {
+			t.sweep(now)
+		}
 	}
 	return t.parse(batch), nil
 }
 
 // accept takes in new connections.
 func (t *Transport) accept() {
+	now := t.clock.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for {
+		if len(t.links) >= t.cfg.room() {
+			t.pause(true)
+			t.trim(now)
+			return
+		}
 		fd, _, err := unix.Accept4(t.listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		if err != nil {
 			return // none is left, or this one is gone again; the next poll tells
 		}
-		t.mu.Lock()
-		if len(t.links) >= t.cfg.Connections {
-			t.mu.Unlock()
-			t.cut(&t.refusals.tooMany, "too many connections")
-			_ = unix.Close(fd)
-			continue
-		}
 		t.tune(fd)
-		l := &link{fd: fd, stage: stageStranger, since: t.clock.Now()}
+		l := &link{fd: fd, stage: stageStranger, since: now, used: now}
 		if t.adopt(l) == nil {
 			t.receive.strangers++
 		}
-		t.mu.Unlock()
 	}
 }
 
-// sweep cuts off strangers who have had their time.
-func (t *Transport) sweep() {
-	now := t.clock.Now()
-	t.receive.sweepAt = now.Add(helloWithin / 4)
+// sweep cuts off strangers who have had their time, and peers that were told of the end long ago and do nothing about
+// it, and makes room.
+func (t *Transport) sweep(now clock.Time) {
+	t.receive.sweepAt = now.Add(turnEvery)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, l := range t.links {
-		if l.stage == stageStranger && now >= l.since.Add(helloWithin) {
+		switch {
+		case l.stage == stageStranger && now >= l.since.Add(helloWithin):
 			t.cut(&t.refusals.noHello, "no introduction in time")
+			t.giveUp(l)
+		case l.stage == stageLeaving && now >= l.since.Add(t.cfg.DeadAfter):
 			t.giveUp(l)
 		}
 	}
+	t.trim(now)
 }
 
 // read takes in what has come by a link.
 func (t *Transport) read(fd int32) {
 	t.mu.Lock()
 	l := t.links[fd]
+	draining := false
+	if l != nil {
+		l.used, draining = t.receive.now, l.stage == stageDraining
+	}
 	t.mu.Unlock()
 	if l == nil {
+		return
+	}
+	if draining {
+		t.drain(l)
 		return
 	}
 	if !t.makeRoom(l) {
@@ -151,7 +169,7 @@ func (t *Transport) makeRoom(l *link) bool {
 		l.from = 0
 	}
 	most := max(bufMost, lenBytes+t.cfg.MTU)
-	if len(l.buf) == 0 || len(l.buf) < most && (l.filled || l.to == len(l.buf)) && l.stage != stageStranger {
+	if len(l.buf) == 0 || len(l.buf) < most && (l.filled || l.to == len(l.buf)) && !l.peer.IsZero() {
 		larger := make([]byte, min(most, max(bufFirst, 4*len(l.buf))))
 		l.to = copy(larger, l.buf[l.from:l.to])
 		l.from = 0
@@ -261,9 +279,8 @@ func (t *Transport) greet(l *link) bool {
 	l.peer, l.stage = peer, stageOpen
 	t.receive.strangers--
 	delete(t.send.refused, peer)
-	if t.peers[peer] == nil {
-		t.peers[peer] = l
-	}
+	t.settle(l, t.receive.now)
+	t.trim(t.receive.now)
 	return true
 }
 
@@ -274,19 +291,32 @@ func (t *Transport) end(l *link) {
 	t.giveUp(l)
 }
 
-// close closes a link's descriptor, which is nobody's business any more.
+// close closes a link's descriptor, which is nobody's business any more, unless a part of a packet still has to leave.
 func (t *Transport) close(l *link) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if l.from < l.to && l.stage == stageOpen {
+	if l.from < l.to && (l.stage == stageOpen || l.stage == stageLeaving) {
 		t.cut(&t.refusals.broken, "ended within a packet")
+	}
+	if l.stage == stageOpen && len(l.rest) > 0 {
+		event := unix.EpollEvent{Events: unix.EPOLLOUT, Fd: int32(l.fd)}
+		if unix.EpollCtl(t.epoll, unix.EPOLL_CTL_MOD, l.fd, &event) == nil {
+			l.stage, l.from, l.to = stageDraining, 0, 0
+			t.forget(l)
+			return
+		}
 	}
 	if l.peer.IsZero() {
 		t.receive.strangers--
 	}
+	if l.ending() {
+		t.ending--
+	}
 	l.stage = stageShut
 	t.forget(l)
 	delete(t.links, int32(l.fd))
+	t.count()
 	_ = unix.Close(l.fd)
 	l.fd = -1
+	t.pause(false)
 }

@@ -20,6 +20,7 @@ const (
 	dialMs       = 5   // how long a Send waits for a connection that it began
 	holdOffFirst = 5   // milliseconds in which a peer that refused is not dialled again,
 	holdOffMost  = 500 // doubled up to this
+	refusedMax   = 4096
 )
 
 // sender is what Send needs beside the links.
@@ -28,6 +29,7 @@ type sender struct {
 	lengths [packetsMax][lenBytes]byte
 	iovs    [2*packetsMax + 1]unix.Iovec
 	waits   int
+	now     clock.Time                     // of this Send
 	refused map[dataplane.Endpoint]holdOff // peers that nobody listens at
 }
 
@@ -45,7 +47,7 @@ func (t *Transport) Send(batch []dataplane.Packet) (int, error) {
 	defer t.sending.Unlock()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.send.waits = patience
+	t.send.waits, t.send.now = patience, t.clock.Now()
 	accepted, err := t.stage(batch)
 	for i, l := range t.send.touched {
 		t.flush(l)
@@ -83,6 +85,9 @@ func (t *Transport) stage(batch []dataplane.Packet) (int, error) {
 		l.staged = append(l.staged, p.Frame)
 		if !l.touched {
 			l.touched = true
+			if l.stage == stageOpen {
+				l.used = t.send.now
+			}
 			t.send.touched = append(t.send.touched, l)
 		}
 	}
@@ -98,7 +103,10 @@ func (t *Transport) linkTo(peer dataplane.Endpoint) *link {
 		return nil
 	}
 	hold, refused := t.send.refused[peer]
-	if refused && t.clock.Now() < hold.until || len(t.links) >= t.cfg.Connections {
+	if refused && t.send.now < hold.until {
+		return nil
+	}
+	if t.trim(t.send.now); len(t.links) >= t.cfg.Connections {
 		return nil
 	}
 	l, err := t.dial(peer)
@@ -115,7 +123,7 @@ func (t *Transport) refuse(peer dataplane.Endpoint) {
 	hold := t.send.refused[peer]
 	hold.ms = min(max(2*hold.ms, holdOffFirst), holdOffMost)
 	hold.until = t.clock.Now().Add(time.Duration(hold.ms) * time.Millisecond)
-	if len(t.send.refused) >= t.cfg.Connections {
+	if len(t.send.refused) >= refusedMax {
 		clear(t.send.refused) // a table that full is of no use; they will be refused again
 	}
 	t.send.refused[peer] = hold

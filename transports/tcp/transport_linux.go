@@ -40,6 +40,13 @@ type Transport struct {
 	header unix.Msghdr
 	shut   bool // descriptors are closed
 
+	ending int        // links whose end has begun
+	paused bool       // strangers wait in the system's queue
+	turnAt clock.Time // when a connection that is in use may be retired again
+
+	present, most   atomic.Uint64 // connections now, and the most there ever were
+	retired, waited counters.Counter
+
 	sent, sentBytes, sendDropped, sendCalls counters.Counter // written with mu held
 
 	_       counters.Pad
@@ -50,7 +57,7 @@ type Transport struct {
 }
 
 // refusals counts connections that were cut off: see Refused.
-type refusals struct{ noHello, imposter, length, tooMany, broken counters.Counter }
+type refusals struct{ noHello, imposter, length, broken counters.Counter }
 
 // Open opens a transport.
 func Open(cfg Config) (*Transport, error) {
@@ -155,8 +162,7 @@ func (t *Transport) Connections() int {
 func (t *Transport) Refused() Refused {
 	r := &t.refusals
 	return Refused{
-		NoHello: r.noHello.Load(), Imposter: r.imposter.Load(), Length: r.length.Load(), TooMany: r.tooMany.Load(),
-		Broken: r.broken.Load(),
+		NoHello: r.noHello.Load(), Imposter: r.imposter.Load(), Length: r.length.Load(), Broken: r.broken.Load(),
 	}
 }
 
@@ -172,6 +178,9 @@ func (t *Transport) Stats() dataplane.Stats {
 		ReceiveCalls:     t.calls.Load(),
 		ReceiveUndersize: t.undersize.Load(),
 		ReceiveStalled:   t.stalled.Load(),
+		Connections:      t.present.Load(),
+		ConnectionsMost:  t.most.Load(),
+		Retired:          t.retired.Load(),
 	}
 }
 

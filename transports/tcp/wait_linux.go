@@ -65,8 +65,8 @@ func (t *Transport) sleep(limit time.Duration) error {
 		t.waiter.state.CompareAndSwap(napAsleep, napAwake)
 		return nil
 	}
-	if t.receive.strangers > 0 {
-		limit = min(limit, helloWithin/4)
+	if t.receive.strangers > 0 || t.crowded() {
+		limit = min(limit, turnEvery)
 	}
 	fds := [1]unix.PollFd{{Fd: int32(t.epoll), Events: unix.POLLIN}}
 	var timeout *unix.Timespec

@@ -21,7 +21,12 @@ import (
 	"github.com/khamsin-io/khamsin/vsync/sim"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if text := os.Getenv(crowdMark); text != "" {
+		crowdMain(text)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // patience bounds each wait.
 const patience = 40 * time.Second

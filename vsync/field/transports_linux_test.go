@@ -76,18 +76,22 @@ func TestInsideTCP(t *testing.T) {
 	if os.Getenv(insideMark) == "" {
 		t.Skip("TestCheckersOverTCP runs this in a namespace")
 	}
-	for _, direct := range []bool{false, true} {
-		name := "tree"
-		if direct {
-			name = "direct"
-		}
-		t.Run(name, func(t *testing.T) {
+	for _, x := range []struct {
+		name    string
+		network vsync.Network
+	}{
+		{"tree", vsync.Network{FanOut: fanOut}},
+		{"ring", vsync.Network{FanOut: fanOut, MaxConnections: 6}}, // so few that members are reached by way of others
+		{"direct", vsync.Network{TCPDirect: true}},
+	} {
+		t.Run(x.name, func(t *testing.T) {
 			change := func(c *vsync.Config) {
-				c.Network.TCPOnly, c.Network.TCPDirect, c.Network.FanOut = true, direct, fanOut
+				x.network.TCPOnly, x.network.Hosts = true, c.Network.Hosts
+				c.Network = x.network
 			}
 			f := newField(t, 1, newAddresses, change)
 			f.run(rounds(t), 5)
-			f.relays(!direct)
+			f.relays(!x.network.TCPDirect)
 		})
 	}
 }

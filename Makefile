@@ -15,7 +15,7 @@ BASE ?= HEAD
 BPF_CC = clang-14
 
 # What the tag rdma changes.
-RDMA_PACKAGES = ./transports/rdma ./vsync ./cmd/khamsin
+RDMA_PACKAGES = ./transports/rdma ./vsync ./oob ./cmd/khamsin
 
 PLATFORMS = windows/amd64 darwin/arm64 linux/arm64 android/arm64
 
@@ -144,9 +144,9 @@ rdma-vm: deps ## all that needs RDMA, in two virtual machines; on this host with
 	$(GO) vet -tags rdma $(RDMA_PACKAGES)
 	$(GO) tool staticcheck -tags rdma $(RDMA_PACKAGES)
 	@if [ -n "$$KHAMSIN_RDMA_DEV" ]; then \
-		echo "$(GO) test -count=1 -tags rdma -v ./transports/rdma; $(GO) test -tags rdma -v -run RDMA ./vsync"; \
+		echo "$(GO) test -count=1 -tags rdma -v ./transports/rdma; $(GO) test -tags rdma -v -run RDMA ./vsync ./oob"; \
 		$(GO) test -count=1 -tags rdma -v ./transports/rdma && \
-		$(GO) test -count=1 -tags rdma -v -run RDMA ./vsync; \
+		$(GO) test -count=1 -tags rdma -v -run RDMA ./vsync ./oob; \
 	else echo '$(GO) run ./tools/rdmavm'; $(GO) run ./tools/rdmavm; fi
 
 crowd: CROWD ?= 200

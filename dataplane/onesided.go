@@ -14,6 +14,12 @@ type OneSided interface {
 	// OpenRegion returns size bytes of memory that writes can go to and come from. It is pinned until it is closed.
 	OpenRegion(size int) (Region, error)
 
+	// Register makes a region of memory that the caller has mapped for reading and writing, whole pages at best, and
+	// keeps mapped until the region is closed; it is pinned as long. When it is not open, the region is a source of
+	// writes alone: it has no key, and nobody else can write into it. One piece of memory can be in several regions at
+	// a time.
+	Register(memory []byte, open bool) (Region, error)
+
 	// Connect reaches the region of another process that a key belongs to.
 	Connect(ctx context.Context, key []byte) (Writer, error)
 }
@@ -32,7 +38,8 @@ type Region interface {
 	// for each writer that ended without Close.
 	Await(ctx context.Context) (notice uint32, err error)
 
-	// Close ends all writers' connections and frees the memory.
+	// Close ends all writers' connections, and then frees the memory, or gives it back to who registered it. When it
+	// returns, nothing more is written into the memory, nor read from it, whatever other processes do.
 	Close() error
 }
 

@@ -99,6 +99,7 @@ func (s *Store) onView(v *vsync.View) {
 	if !greeted {
 		s.submit(catalog.Command{Kind: catalog.KindHello, Hello: catalog.Member{
 			IP: s.path.IP, TCP: uint16(addrPort(s.listener.Addr()).Port()), Unit: s.unit, Cast: s.path.Multicast,
+			Sided: s.isSided(),
 		}})
 	}
 }

@@ -16,6 +16,7 @@ type settings struct {
 	dir       string
 	loss      float64
 	nice      int
+	unsided   bool
 }
 
 // Defaults and bounds.
@@ -50,6 +51,10 @@ func MoreProcs() {
 // WithNice sets by how much the threads that move bytes give way to others, 0 to 19; see setpriority(2). The default is
 // 5.
 func WithNice(n int) Option { return func(s *settings) { s.nice = n } }
+
+// WithoutOneSided lets bytes go by multicast or TCP even where the system's transport could write them from memory to
+// memory.
+func WithoutOneSided() Option { return func(s *settings) { s.unsided = true } }
 
 // WithReceiveLoss throws away a share of the packets of transfers that arrive, 0 to 1, each by chance: to measure and
 // test what losses do.

@@ -167,7 +167,8 @@ func (s *Store) startSession(key sessionKey, t *catalog.Transfer) {
 		if upstream == nil {
 			s.use(x)
 		}
-		work = func() error { return s.sendChain(x, upstream, to) }
+		sided := peer.Sided
+		work = func() error { return s.sendChain(x, upstream, to, sided) }
 	}
 	x.ctx, x.cancel = context.WithCancel(s.ctx)
 	s.sessions[key] = x
@@ -411,7 +412,7 @@ func (s *Store) receiveChain(x *session, r *transfer.Receiver) error {
 	}
 	x.incoming = &chain.Incoming{
 		Receiver: r, Direct: s.pool.Direct(), Write: s.write(x), Progress: chain.NewProgress(r.Next(0)),
-		Counters: &s.links,
+		Counters: &s.links, Sided: s.sides(x, true),
 	}
 	if keys != nil {
 		x.incoming.Keys = keys
@@ -426,7 +427,7 @@ func (s *Store) receiveChain(x *session, r *transfer.Receiver) error {
 	return nil
 }
 
-func (s *Store) sendChain(x, upstream *session, to netip.AddrPort) error {
+func (s *Store) sendChain(x, upstream *session, to netip.AddrPort, sided bool) error {
 	keys, err := s.keys()
 	if err != nil {
 		return err
@@ -448,6 +449,7 @@ func (s *Store) sendChain(x, upstream *session, to netip.AddrPort) error {
 		}
 		if s.share(x, upstream) {
 			o.Layout, o.Items, o.Progress = upstream.layout, upstream.items, upstream.incoming.Progress
+			o.Sided = s.sides(x, sided)
 			return o.Run(x.ctx)
 		}
 		o.Items = x.items
@@ -455,7 +457,7 @@ func (s *Store) sendChain(x, upstream *session, to netip.AddrPort) error {
 	if o.Layout, err = transfer.NewLayout(chain.Unit, x.sizes()); err != nil {
 		return err
 	}
-	o.Progress = chain.NewProgress(o.Layout.Total())
+	o.Progress, o.Sided = chain.NewProgress(o.Layout.Total()), s.sides(x, sided)
 	return o.Run(x.ctx)
 }
 

@@ -28,6 +28,10 @@ type Stats struct {
 	LinkSent        uint64 `json:"link_sent"` // bytes by links of chains
 	LinkReceived    uint64 `json:"link_received"`
 	LinksRefused    uint64 `json:"links_refused"`
+	Writes          uint64 `json:"writes"` // into other processes' memory
+	WrittenBytes    uint64 `json:"written_bytes"`
+	LandedBytes     uint64 `json:"landed_bytes"` // that others wrote into this process's memory
+	Unsided         uint64 `json:"unsided"`      // links that should have written, and could not, or not to the end
 }
 
 // Stats returns the counters.
@@ -43,7 +47,8 @@ func (s *Store) Stats() Stats {
 		Parity: c.Parity.Load(), Single: c.Single.Load(), Feedbacks: c.Feedbacks.Load(), Malformed: c.Malformed.Load(),
 		Corrupt: c.Corrupt.Load() + l.Corrupt.Load(), LinkSent: l.SentBytes.Load(),
 		LinkReceived: l.ReceivedBytes.Load(),
-		LinksRefused: l.Refused.Load(),
+		LinksRefused: l.Refused.Load(), Writes: l.Writes.Load(), WrittenBytes: l.WrittenBytes.Load(),
+		LandedBytes: l.LandedBytes.Load(), Unsided: l.Unsided.Load(),
 	}
 }
 

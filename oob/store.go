@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/oob/internal/cast"
 	"github.com/khamsin-io/khamsin/oob/internal/catalog"
 	"github.com/khamsin-io/khamsin/oob/internal/chain"
@@ -31,6 +32,8 @@ type Store struct {
 	log      *slog.Logger
 	pool     *memory.Pool
 	listener net.Listener
+	sided    dataplane.OneSided // nil: bytes are not written into others' memory
+	troubled atomic.Bool        // it was said why they are not
 	casts    cast.Counters
 	links    chain.Counters
 
@@ -94,6 +97,7 @@ func Attach(g *vsync.Group, opts ...Option) (*Store, error) {
 	if path.IP.Is6() && itf.Flags&net.FlagLoopback != 0 {
 		s.path.Multicast = false // the loopback has no route for it
 	}
+	s.sided = sidedOf(sys, &settings)
 	if s.pool, err = memory.New(settings.dir); err != nil {
 		return nil, fmt.Errorf("oob: %w", err)
 	}

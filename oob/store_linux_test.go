@@ -12,6 +12,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/khamsin-io/khamsin/dataplane"
+	"github.com/khamsin-io/khamsin/dataplane/transporttest"
 	"github.com/khamsin-io/khamsin/transports/mem"
 	"github.com/khamsin-io/khamsin/vsync"
 )
@@ -41,7 +43,8 @@ type cluster struct {
 	group   []vsync.GroupOption
 	store   []Option
 	suspect time.Duration
-	mortal  bool // members die: the ORACLE is a process that does not
+	sides   *transporttest.Sides // they write into each other's memory
+	mortal  bool                 // members die: the ORACLE is a process that does not
 	members []*member
 }
 
@@ -71,9 +74,24 @@ func (c *cluster) options(more ...vsync.Option) []vsync.Option {
 		suspect = 400 * time.Millisecond
 	}
 	return append(append(slices.Clone(c.system),
-		vsync.WithTransport(vsync.Mem(c.hub)), vsync.WithDiscovery(60*time.Millisecond),
+		vsync.WithTransport(c.transport), vsync.WithDiscovery(60*time.Millisecond),
 		vsync.WithHeartbeat(50*time.Millisecond), vsync.WithSuspectAfter(suspect), vsync.WithMute(),
 	), more...)
+}
+
+// transport opens a transport inside of this process.
+func (c *cluster) transport(config *vsync.Config) (dataplane.Transport, error) {
+	t, err := vsync.Mem(c.hub)(config)
+	if err == nil && c.sides != nil {
+		t = sidedTransport{t, c.sides.Side()}
+	}
+	return t, err
+}
+
+// sidedTransport is a transport with one-sided writes.
+type sidedTransport struct {
+	dataplane.Transport
+	*transporttest.Side
 }
 
 func (c *cluster) join() *member {

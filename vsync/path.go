@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+
+	"github.com/khamsin-io/khamsin/dataplane"
 )
 
 // Path says where a system's packets may go, for packages that move bytes beside its messages: they go nowhere else.
@@ -73,6 +75,11 @@ func (s *System) Path() (Path, error) {
 
 // memTransport is the name of the transport that leaves no process.
 const memTransport = "mem"
+
+// OneSided returns what writes into the memory of other processes without their receiving anything, nil when the
+// system's transport cannot. It is the transport's, and ends with the system. What is written is not sealed, whatever
+// keys there are.
+func (s *System) OneSided() dataplane.OneSided { return s.sided }
 
 // DeriveKey returns a key of KeyLen bytes that follows from the system's, for a purpose of the caller's: all processes
 // of the system get the same, nobody else. It fails with ErrNoKey when the system has no key.

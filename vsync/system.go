@@ -33,10 +33,11 @@ type System struct {
 	closing atomic.Bool
 	calls   atomic.Uint64 // queries
 	caps    dataplane.Caps
-	keptMu  sync.Mutex     // guards ended
-	ended   bool           // frames are not to be touched any more
-	kept    atomic.Int64   // packets that handlers keep
-	engine  *engine.Engine // to be touched inside host.Do only
+	sided   dataplane.OneSided // nil: the transport has none
+	keptMu  sync.Mutex         // guards ended
+	ended   bool               // frames are not to be touched any more
+	kept    atomic.Int64       // packets that handlers keep
+	engine  *engine.Engine     // to be touched inside host.Do only
 	logFile *os.File
 	buffers sync.Pool // of *buffer
 	key     []byte    // nil when the system has none
@@ -186,6 +187,7 @@ func (s *System) openHost(t dataplane.Transport) (err error) {
 	limits.Message, limits.Window, limits.Queue = c.MaxMessage, c.MaxUnstable, c.MaxQueue
 	caps := t.Caps()
 	s.caps = caps
+	s.sided, _ = t.(dataplane.OneSided)
 	mtu := caps.MTU
 	if c.MaxPacket > 0 {
 		mtu = min(mtu, c.MaxPacket)

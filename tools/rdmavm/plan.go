@@ -44,13 +44,15 @@ const program = "./cmd/khamsin"
 
 // allSteps lists what is run. Each machine's steps keep their order; those of both machines meet by themselves.
 func allSteps() []step {
-	const rdma, vsync = "./transports/rdma", "./vsync"
+	const rdma, vsync, oob = "./transports/rdma", "./vsync", "./oob"
 	return []step{
 		{"peers", 0, rdma, testCall + "-test.run ^TestPeers", 9 * time.Minute},
 		{"virtual-synchrony", 0, vsync, testCall + "-test.run ^TestRDMAPeers", 9 * time.Minute},
+		{"objects", 0, oob, testCall + "-test.run ^TestRDMA", 5 * time.Minute},
 		{"loss-on", 0, "", "/usr/sbin/tc qdisc add dev eth0 root netem loss 1%", time.Minute},
 		{"peers-1%-loss", 0, rdma, "env KHAMSIN_RDMA_LOSS=1 " + testCall + "-test.run ^TestPeers", 9 * time.Minute},
 		{"virtual-synchrony-1%-loss", 0, vsync, testCall + "-test.run ^TestRDMAPeers", 9 * time.Minute},
+		{"objects-1%-loss", 0, oob, "env KHAMSIN_RDMA_LOSS=1 " + testCall + "-test.run ^TestRDMA", 5 * time.Minute},
 		{"loss-off", 0, "", "/usr/sbin/tc qdisc del dev eth0 root", time.Minute},
 		{"transport", 1, rdma, testCall + "-test.skip ^TestPeers", 9 * time.Minute},
 		{"no-library", 2, program, noLibrary, time.Minute},

@@ -116,7 +116,8 @@ func TestPlan(t *testing.T) {
 			t.Errorf("step %s has no binary", s.name)
 		}
 	}
-	for _, name := range []string{"transport", "virtual-synchrony", "demo", "peers-1%-loss"} {
+	for _, name := range []string{"transport", "virtual-synchrony", "demo", "peers-1%-loss", "objects",
+		"objects-1%-loss"} {
 		if !slices.ContainsFunc(p.steps, func(s step) bool { return s.name == name }) {
 			t.Errorf("step %s is left out", name)
 		}

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/khamsin-io/khamsin/dataplane"
 )
 
@@ -97,6 +99,67 @@ func TestOneSidedWrites(t *testing.T) {
 	}
 	if got, err := target.Await(within(t)); got != 99 || err != nil {
 		t.Errorf("notice %d, %v", got, err)
+	}
+}
+
+// Memory that the caller has mapped is a region until it is closed: an open one can be written into, by others than its
+// process; one that is not open has no key, and is a source. Afterwards the memory is the caller's as before.
+func TestOneSidedRegister(t *testing.T) {
+	a, b := openUntilEnd(t, nil), openUntilEnd(t, nil)
+	const size = 1 << 20
+	var memory [2][]byte
+	for i := range memory {
+		var err error
+		memory[i], err = unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANON)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = unix.Munmap(memory[i]) }()
+	}
+	for i := range memory[0] {
+		memory[0][i] = byte(i * 7)
+	}
+	source, err := a.Register(memory[0], false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if key := source.Key(); key != nil {
+		t.Errorf("a region that is not open has a key of %d bytes", len(key))
+	}
+	for round := range 2 { // the same memory again
+		target, err := b.Register(memory[1], true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := b.Register(memory[1], false) // to pass it on, meanwhile
+		if err != nil {
+			t.Fatal(err)
+		}
+		clear(memory[1])
+		w := connect(t, a, target.Key())
+		if err := w.Write(within(t), source, dataplane.Copy{Len: size}, 3); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := target.Await(within(t)); got != 3 || err != nil || !bytes.Equal(memory[0], memory[1]) {
+			t.Errorf("round %d: notice %d, %v; equal: %v", round, got, err, bytes.Equal(memory[0], memory[1]))
+		}
+		key := target.Key()
+		if err := errors.Join(target.Close(), again.Close()); err != nil {
+			t.Error(err)
+		}
+		memory[1][0] = 99
+		if err := w.Write(within(t), source, dataplane.Copy{Len: 1}, 4); err == nil || memory[1][0] != 99 {
+			t.Errorf("a write after Close: %v; the memory has %d", err, memory[1][0])
+		}
+		if _, err := a.Connect(within(t), key); err == nil {
+			t.Error("the key of a region that was closed still opens it")
+		}
+	}
+	if err := source.Close(); err != nil || memory[0][1] != 7 {
+		t.Errorf("%v; the source has %d", err, memory[0][1])
+	}
+	if _, err := a.Register(nil, false); err == nil {
+		t.Error("a region of nothing")
 	}
 }
 

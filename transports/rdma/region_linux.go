@@ -34,8 +34,9 @@ type notice struct {
 type region struct {
 	t       *Transport
 	mem     []byte
+	own     bool // mem was mapped here
 	mr      handle
-	key     key
+	key     key // of those that writers can reach
 	notices chan notice
 	closed  chan struct{}
 	once    sync.Once
@@ -55,25 +56,52 @@ func (t *Transport) OpenRegion(size int) (dataplane.Region, error) {
 	if size < 1 || size > regionMax {
 		return nil, fmt.Errorf("rdma: region of %d bytes: want 1 to %d", size, regionMax)
 	}
+	mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANON)
+	if err != nil {
+		return nil, fmt.Errorf("rdma: map %d bytes: %w", size, err)
+	}
+	r, err := t.newRegion(mem, true)
+	if err != nil {
+		return nil, errors.Join(err, unix.Munmap(mem))
+	}
+	r.own = true
+	return r, nil
+}
+
+// Register makes a region of the caller's memory. One that is not open is unknown to writers, and the device refuses
+// their writes as well.
+func (t *Transport) Register(memory []byte, open bool) (dataplane.Region, error) {
+	if len(memory) < 1 || len(memory) > regionMax {
+		return nil, fmt.Errorf("rdma: region of %d bytes: want 1 to %d", len(memory), regionMax)
+	}
+	r, err := t.newRegion(memory, open)
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (t *Transport) newRegion(mem []byte, open bool) (*region, error) {
 	if err := t.sided.enter(); err != nil {
 		return nil, err
 	}
 	defer t.sided.work.Done()
-	r := &region{t: t, notices: make(chan notice, noticesMax), closed: make(chan struct{})}
-	host, err := t.sided.listen(t)
-	if err != nil {
+	r := &region{t: t, mem: mem, notices: make(chan notice, noticesMax), closed: make(chan struct{})}
+	if open {
+		host, err := t.sided.listen(t)
+		if err != nil {
+			return nil, err
+		}
+		r.key = key{host: host, addr: uint64(address(mem)), size: uint64(len(mem))}
+	}
+	_, _ = rand.Read(r.key.token[:]) // never fails: see crypto/rand
+	var err error
+	if r.mr, err = t.device.register(mem, open); err != nil {
 		return nil, err
 	}
-	if r.mem, err = unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANON); err != nil {
-		return nil, fmt.Errorf("rdma: map %d bytes: %w", size, err)
-	}
-	if r.mr, err = t.device.register(r.mem, true); err != nil {
-		return nil, errors.Join(err, unix.Munmap(r.mem))
-	}
-	r.key = key{host: host, addr: uint64(address(r.mem)), size: uint64(size), rkey: uint32(C.kh_rkey(r.mr))}
-	_, _ = rand.Read(r.key.token[:]) // never fails: see crypto/rand
+	r.key.rkey = uint32(C.kh_rkey(r.mr))
 	if err := t.sided.addRegion(r); err != nil {
-		return nil, errors.Join(err, r.free())
+		return nil, errors.Join(err, deregister(r.mr))
 	}
 	return r, nil
 }
@@ -81,8 +109,15 @@ func (t *Transport) OpenRegion(size int) (dataplane.Region, error) {
 // Bytes returns the memory.
 func (r *region) Bytes() []byte { return r.mem }
 
-// Key returns what a writer needs.
-func (r *region) Key() []byte { return r.key.marshal() }
+// Key returns what a writer needs; nil when none can write.
+func (r *region) Key() []byte {
+	if !r.open() {
+		return nil
+	}
+	return r.key.marshal()
+}
+
+func (r *region) open() bool { return r.key.size > 0 }
 
 // Await waits for the next notice.
 func (r *region) Await(ctx context.Context) (uint32, error) {
@@ -110,7 +145,10 @@ func (r *region) Close() error {
 }
 
 func (r *region) free() error {
-	err := errors.Join(deregister(r.mr), unix.Munmap(r.mem))
+	err := deregister(r.mr)
+	if r.own {
+		err = errors.Join(err, unix.Munmap(r.mem))
+	}
 	r.mem = nil
 	return err
 }
@@ -309,7 +347,7 @@ func (o *oneSided) find(t token) *region {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for have, r := range o.regions { // a few; compared in constant time
-		if subtle.ConstantTimeCompare(have[:], t[:]) == 1 && !o.closed {
+		if subtle.ConstantTimeCompare(have[:], t[:]) == 1 && r.open() && !o.closed {
 			r.links.Add(1)
 			return r
 		}

@@ -58,18 +58,22 @@ type Transfer struct {
 	Targets []core.Address // of those, that have not got everything yet
 	Items   []Item
 	Unit    int  // bytes of data in each packet
-	Cast    bool // by multicast; else along the chain of targets
+	Cast    bool // by multicast; else along the chain of targets, by writes where both ends of a link can
 }
 
 // Member is what the catalogue knows of a member of the group.
 type Member struct {
 	Address core.Address
 	IP      netip.Addr // where its bulk packets go
-	UDP     uint16     // port of the packets about multicast transfers
+	Sided   bool       // bytes can be written into its memory from outside, and it can write into others'
 	TCP     uint16     // port where it is reached as a link of a chain
 	Unit    int        // most bytes of data in a packet; 0: it has not said hello yet
 	Cast    bool       // it can receive multicasts
 }
+
+// Alone tells whether an object of a size has a transfer of its own, so that its bytes can be written into memory from
+// outside.
+func Alone(size uint64) bool { return size > bundleObject }
 
 // Outcome says what became of a request or an object, at the moment when the last command or view was applied.
 type Outcome struct {

@@ -24,7 +24,7 @@ func addresses(numbers ...int) []core.Address {
 
 func hello(cast bool) Command {
 	return Command{Kind: KindHello, Hello: Member{
-		IP: netip.MustParseAddr("10.0.0.1"), UDP: 5, TCP: 6, Unit: 1408, Cast: cast,
+		IP: netip.MustParseAddr("10.0.0.1"), TCP: 6, Unit: 1408, Cast: cast,
 	}}
 }
 
@@ -364,6 +364,54 @@ func TestCommandsTravel(t *testing.T) {
 	for n := range len(b) {
 		if _, err := Decode(b[:n]); err != nil && !errors.Is(err, ErrMalformed) {
 			t.Errorf("cut at %d: %v", n, err)
+		}
+	}
+}
+
+// Where everybody's memory can be written into, big objects go along the chain; small ones, and those that reach a
+// member whose memory cannot, go by multicast as before.
+func TestSided(t *testing.T) {
+	greet := func(sided bool) Command {
+		k := hello(true)
+		k.Hello.Sided = sided
+		return k
+	}
+	for _, tc := range []struct {
+		size uint64
+		last bool // the last member can
+		cast bool
+	}{{bundleObject + 1, true, false}, {bundleObject, true, true}, {bundleObject + 1, false, true}} {
+		c := New(4)
+		c.View(addresses(1, 2, 3))
+		for i := 1; i <= 3; i++ {
+			c.Apply(address(i), []Command{greet(i < 3 || tc.last)})
+		}
+		c.Apply(address(1), []Command{register("f", tc.size), replicate(1, "f", 1, 2, 3)})
+		if tr := c.Transfers(); len(tr) != 1 || tr[0].Cast != tc.cast {
+			t.Errorf("%+v: %+v", tc, tr)
+		}
+	}
+}
+
+// What a member says of its memory takes the place of a number that was always zero: what was written before is read as
+// it was meant, and is as long.
+func TestSidedTravels(t *testing.T) {
+	with, without := hello(false), hello(false)
+	with.Hello.Sided = true
+	a, b := with.Append(nil), without.Append(nil)
+	if at := 1 + 16; len(a) != len(b) || a[at] != 1 || b[at] != 0 {
+		t.Errorf("%x and %x", a, b)
+	}
+	for _, k := range []Command{with, without} {
+		list, err := Decode(k.Append(nil))
+		if err != nil || len(list) != 1 || list[0].Hello != k.Hello {
+			t.Errorf("%+v, %v, want %+v", list, err, k)
+		}
+		c, joiner := New(4), New(1)
+		c.View(addresses(1))
+		c.Apply(address(1), []Command{k})
+		if err := joiner.Load(c.AppendState(nil)); err != nil || joiner.Member(address(1)).Sided != k.Hello.Sided {
+			t.Errorf("a joiner has %+v, %v", joiner.Member(address(1)), err)
 		}
 	}
 }

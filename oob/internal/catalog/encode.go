@@ -215,7 +215,8 @@ func appendMember(b []byte, m *Member) []byte {
 		ip = [16]byte{}
 	}
 	b = append(b, ip[:]...)
-	for _, n := range []uint64{uint64(m.UDP), uint64(m.TCP), uint64(m.Unit), flag(m.Cast)} {
+	// The first number was a port, always zero, that every version keeps and passes on.
+	for _, n := range []uint64{flag(m.Sided), uint64(m.TCP), uint64(m.Unit), flag(m.Cast)} {
 		b = binary.AppendUvarint(b, n)
 	}
 	return b
@@ -315,7 +316,7 @@ func (r *reader) member() (m Member) {
 	if ip := netip.AddrFrom16([16]byte(r.bytes(16))).Unmap(); !ip.IsUnspecified() {
 		m.IP = ip
 	}
-	m.UDP, m.TCP = uint16(r.number()), uint16(r.number())
+	m.Sided, m.TCP = r.number() != 0, uint16(r.number())
 	m.Unit, m.Cast = int(min(r.number(), unitMax)), r.number() != 0
 	return m
 }

@@ -111,17 +111,18 @@ func (c *Catalog) start(o *Object, queue []*Object) bool {
 	if source == nil {
 		return false
 	}
-	targets, unit, cast := c.ready(o), source.Unit, source.Cast
+	targets, unit, cast, sided := c.ready(o), source.Unit, source.Cast, source.Sided && Alone(o.Size)
 	if len(targets) == 0 {
 		return false
 	}
 	for _, a := range targets {
 		m := c.Member(a)
-		unit, cast = min(unit, m.Unit), cast && m.Cast
+		unit, cast, sided = min(unit, m.Unit), cast && m.Cast, sided && m.Sided
 	}
 	c.transfer++
 	t := &Transfer{
-		ID: c.transfer, Slot: c.slot(), Source: source.Address, Targets: targets, Unit: unit, Cast: cast,
+		ID: c.transfer, Slot: c.slot(), Source: source.Address, Targets: targets, Unit: unit,
+		Cast:  cast && !sided, // writes of one member to the next one need neither packets nor repairs of ours
 		Path:  append([]core.Address{source.Address}, targets...),
 		Items: []Item{{o.Name, o.Gen, o.Size}},
 	}

@@ -1,6 +1,7 @@
 // Package chain moves the objects of a transfer where there is no multicast: over TCP connections, along the targets.
 // Each target passes on what it has as it arrives, so that every line carries the objects once, and all at the same
-// time.
+// time. Where both ends of a link can, the bytes of a big object do not go over the connection: the upstream side
+// writes them into the memory of the downstream one, and the connection carries what there is to say (see sided.go).
 package chain
 
 import (
@@ -17,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/oob/internal/transfer"
 )
 
@@ -42,8 +44,11 @@ const (
 // SaltLen is the length of each side's salt.
 const SaltLen = 16
 
-// mark begins a greeting.
-var mark = [4]byte{'K', 'H', 'B', 1} // immutable: a name
+// mark begins a greeting, markSided that of a side that can write into the other one's memory.
+var (
+	mark      = [4]byte{'K', 'H', 'B', 1} // immutable: a name
+	markSided = [4]byte{'K', 'H', 'B', 2} // immutable: a name
+)
 
 // ErrForeign means that what came over a connection is no link of a transfer of this system.
 var ErrForeign = errors.New("no link of a transfer") // immutable: an error
@@ -58,6 +63,10 @@ type Counters struct {
 	SentBytes, ReceivedBytes atomic.Uint64
 	Links, Refused, Retries  atomic.Uint64
 	Corrupt                  atomic.Uint64
+
+	Writes, WrittenBytes atomic.Uint64 // into others' memory
+	Notices, LandedBytes atomic.Uint64 // of others, into this process's memory
+	Unsided              atomic.Uint64 // links that should have written, and could not, or not to the end
 }
 
 // Progress tells how much of a transfer a process has: all segments below some number.
@@ -126,10 +135,15 @@ type Greeting struct {
 	From     uint64
 	Total    uint32
 	Salt     [SaltLen]byte
+	Sided    bool // it can write into memory
 }
 
 func (g *Greeting) append(b []byte) []byte {
-	b = append(b, mark[:]...)
+	if g.Sided {
+		b = append(b, markSided[:]...)
+	} else {
+		b = append(b, mark[:]...)
+	}
 	b = binary.LittleEndian.AppendUint64(b, g.Transfer)
 	b = binary.LittleEndian.AppendUint64(b, g.From)
 	b = binary.LittleEndian.AppendUint32(b, g.Total)
@@ -145,10 +159,12 @@ func ReadGreeting(c net.Conn) (Greeting, error) {
 	if _, err := io.ReadFull(c, b[:]); err != nil {
 		return Greeting{}, err
 	}
-	if [4]byte(b[:4]) != mark {
+	m := [4]byte(b[:4])
+	if m != mark && m != markSided {
 		return Greeting{}, ErrForeign
 	}
 	return Greeting{
+		Sided:    m == markSided,
 		Transfer: binary.LittleEndian.Uint64(b[4:]), From: binary.LittleEndian.Uint64(b[12:]),
 		Total: binary.LittleEndian.Uint32(b[20:]), Salt: [SaltLen]byte(b[24:]),
 	}, nil
@@ -165,6 +181,7 @@ type Outgoing struct {
 	Progress *Progress
 	Keys     Keys
 	Counters *Counters
+	Sided    *Sided // nil: bytes go over the connection
 
 	// Segments is up to which one the other side was fed.
 	Segments atomic.Uint32
@@ -173,9 +190,9 @@ type Outgoing struct {
 // Run feeds the other side until it has everything, or ctx ends. Connections that break are made again.
 func (o *Outgoing) Run(ctx context.Context) error {
 	for wait := retryMin; ; wait = min(2*wait, retryMax) {
-		before := o.Counters.SentBytes.Load()
+		before := o.Counters.SentBytes.Load() + o.Counters.WrittenBytes.Load()
 		done, err := o.once(ctx)
-		if o.Counters.SentBytes.Load() > before+greetLen {
+		if o.Counters.SentBytes.Load()+o.Counters.WrittenBytes.Load() > before+greetLen {
 			wait = retryMin
 		}
 		if done {
@@ -204,22 +221,16 @@ func (o *Outgoing) once(ctx context.Context) (done bool, err error) {
 	defer func() { _ = c.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
 	o.Counters.Links.Add(1)
-	tune(c)
-	g := Greeting{Transfer: o.Transfer, From: o.Self, Total: o.Layout.Total()}
-	_, _ = rand.Read(g.Salt[:]) // never fails
-	if _, err := c.Write(g.append(nil)); err != nil {
+	l, err := o.greet(c)
+	if err != nil {
 		return false, err
 	}
-	var salt [SaltLen]byte
-	if err := c.SetReadDeadline(time.Now().Add(silence)); err != nil {
-		return false, err
-	}
-	if _, err := io.ReadFull(c, salt[:]); err != nil {
-		return false, err
-	}
-	l := &link{conn: c, counters: o.Counters}
-	if err := l.cipher(o.Keys, g.Salt, salt); err != nil {
-		return false, err
+	f := feeder{Outgoing: o, link: l}
+	defer f.end()
+	if o.sided() {
+		if err := f.begin(ctx); err != nil {
+			return false, err
+		}
 	}
 	for {
 		ranges, err := l.readRanges(o.Layout.Total())
@@ -227,7 +238,7 @@ func (o *Outgoing) once(ctx context.Context) (done bool, err error) {
 			return err == nil, err
 		}
 		for _, r := range ranges {
-			if err := o.feed(ctx, l, r[0], r[1]); err != nil {
+			if err := f.feed(ctx, r[0], r[1]); err != nil {
 				return false, err
 			}
 		}
@@ -237,28 +248,78 @@ func (o *Outgoing) once(ctx context.Context) (done bool, err error) {
 	}
 }
 
+// greet says who calls, and hears the other side's salt.
+func (o *Outgoing) greet(c net.Conn) (*link, error) {
+	tune(c)
+	g := Greeting{Transfer: o.Transfer, From: o.Self, Total: o.Layout.Total(), Sided: o.sided()}
+	_, _ = rand.Read(g.Salt[:]) // never fails
+	if _, err := c.Write(g.append(nil)); err != nil {
+		return nil, err
+	}
+	var salt [SaltLen]byte
+	if err := c.SetReadDeadline(time.Now().Add(silence)); err != nil {
+		return nil, err
+	}
+	if _, err := io.ReadFull(c, salt[:]); err != nil {
+		return nil, err
+	}
+	l := &link{conn: c, counters: o.Counters}
+	return l, l.cipher(o.Keys, g.Salt, salt)
+}
+
+// feeder is the upstream side of one connection.
+type feeder struct {
+	*Outgoing
+	link  *link
+	parts net.Buffers
+	hint  int
+
+	writer dataplane.Writer // nil: bytes go over the connection
+	source dataplane.Region
+	staged bool // what is written is first copied to source
+}
+
 // feed sends segments, as they are there.
-func (o *Outgoing) feed(ctx context.Context, l *link, first, end uint32) error {
-	var parts net.Buffers
-	for seg, hint := first, 0; seg < end; {
-		upTo, err := o.Progress.await(ctx, seg)
+func (f *feeder) feed(ctx context.Context, seg, end uint32) (err error) {
+	for seg < end {
+		if f.writer != nil && !f.place(seg).List {
+			seg, err = f.write(ctx, seg, end)
+		} else {
+			seg, err = f.send(ctx, seg, end)
+		}
 		if err != nil {
 			return err
 		}
-		n := uint32(0)
-		parts = parts[:0]
-		for ; n < frameMax && seg+n < min(end, upTo); n++ {
-			p := o.Layout.Locate(seg+n, hint)
-			hint = p.Item
-			parts = append(parts, o.Items[p.Item].Bytes(p))
-		}
-		if err := l.writeFrame(seg, n, parts); err != nil {
-			return err
-		}
-		seg += n
-		o.Segments.Store(seg)
 	}
 	return nil
+}
+
+func (f *feeder) place(seg uint32) transfer.Place {
+	p := f.Layout.Locate(seg, f.hint)
+	f.hint = p.Item
+	return p
+}
+
+// send sends a few segments over the connection, and returns which one comes next.
+func (f *feeder) send(ctx context.Context, seg, end uint32) (uint32, error) {
+	upTo, err := f.Progress.await(ctx, seg)
+	if err != nil {
+		return seg, err
+	}
+	n := uint32(0)
+	f.parts = f.parts[:0]
+	for ; n < frameMax && seg+n < min(end, upTo); n++ {
+		p := f.place(seg + n)
+		if n > 0 && f.writer != nil && !p.List {
+			break
+		}
+		f.parts = append(f.parts, f.Items[p.Item].Bytes(p))
+	}
+	if err := f.link.writeFrame(seg, n, f.parts); err != nil {
+		return seg, err
+	}
+	f.Segments.Store(seg + n)
+	return seg + n, nil
 }
 
 // Incoming is the downstream side: a copy that arrives, over one connection after the other.
@@ -269,10 +330,12 @@ type Incoming struct {
 	Progress *Progress
 	Keys     Keys
 	Counters *Counters
+	Sided    *Sided // nil: bytes come over the connection
 
-	mu   sync.Mutex // held by the connection that feeds
-	now  atomic.Pointer[net.Conn]
-	stop atomic.Bool
+	mu     sync.Mutex // held by the connection that feeds
+	now    atomic.Pointer[net.Conn]
+	stop   atomic.Bool
+	region dataplane.Region // that the upstream side writes into; guarded by mu
 }
 
 // Stop ends the copy: no connection feeds it any more when Stop returns.
@@ -312,9 +375,16 @@ func (i *Incoming) Serve(c net.Conn, g Greeting, complete func()) error {
 	}
 	l.swap()
 	defer func() { i.Counters.Corrupt.Add(i.Receiver.TakeCorrupt()) }()
+	if g.Sided {
+		defer i.sever()
+		if err := i.admit(l); err != nil {
+			return err
+		}
+	}
 	for range roundsMax {
 		ranges := i.missing()
 		if len(ranges) == 0 {
+			i.sever()
 			complete()
 			return l.writeRanges(nil)
 		}
@@ -348,40 +418,59 @@ func (i *Incoming) take(l *link) error {
 		if err != nil {
 			return err
 		}
-		if n == 0 {
+		switch {
+		case n == 0:
 			return l.end()
-		}
-		total := i.Receiver.Layout().Total()
-		if n > frameMax || first >= total || n > total-first {
-			return fmt.Errorf("%w: segments %d and %d more", ErrForeign, first, n)
-		}
-		for seg := first; seg < first+n; seg++ {
-			p := i.Receiver.Place(seg)
-			useful := i.Receiver.Wants(seg)
-			if useful && (i.Direct || p.List) {
-				if err := l.read(i.Receiver.Slot(seg)); err != nil {
-					return err
-				}
-			} else {
-				b := l.scratch(p.Len)
-				if err := l.read(b); err != nil {
-					return err
-				}
-				if useful {
-					if err := i.Write(p.Item, b, int64(p.Off)); err != nil {
-						return err
-					}
-				}
+		case n == writesBegin && i.region != nil:
+			err = l.end()
+			if err == nil {
+				err = i.land(l)
 			}
-			if useful {
-				i.Receiver.Arrived(seg)
-			}
+		default:
+			err = i.frame(l, first, n)
 		}
-		if err := l.end(); err != nil {
+		if err != nil {
 			return err
 		}
-		i.Progress.Set(i.Receiver.Next(0))
 	}
+}
+
+// frame takes segments that come over the connection.
+func (i *Incoming) frame(l *link, first, n uint32) error {
+	total := i.Receiver.Layout().Total()
+	if n > frameMax || first >= total || n > total-first {
+		return fmt.Errorf("%w: segments %d and %d more", ErrForeign, first, n)
+	}
+	for seg := first; seg < first+n; seg++ {
+		p := i.Receiver.Place(seg)
+		if !p.List {
+			i.sever() // what comes this way is not written into
+		}
+		useful := i.Receiver.Wants(seg)
+		if useful && (i.Direct || p.List) {
+			if err := l.read(i.Receiver.Slot(seg)); err != nil {
+				return err
+			}
+		} else {
+			b := l.scratch(p.Len)
+			if err := l.read(b); err != nil {
+				return err
+			}
+			if useful {
+				if err := i.Write(p.Item, b, int64(p.Off)); err != nil {
+					return err
+				}
+			}
+		}
+		if useful {
+			i.Receiver.Arrived(seg)
+		}
+	}
+	if err := l.end(); err != nil {
+		return err
+	}
+	i.Progress.Set(i.Receiver.Next(0))
+	return nil
 }
 
 // tune makes a connection carry bulk.

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/khamsin-io/khamsin/dataplane/transporttest"
 	"github.com/khamsin-io/khamsin/oob/internal/catalog"
 	"github.com/khamsin-io/khamsin/oob/internal/transfer"
 )
@@ -242,6 +243,15 @@ func FuzzLink(f *testing.F) {
 		go func() { _, _ = x.Write(b); _ = x.Close() }()
 		_ = in.Serve(y, Greeting{Total: layout.Total()}, func() { t.Error("complete") })
 		_ = y.Close()
+		memory := make([]byte, lengths[0])
+		r = transfer.NewReceiver(layout, []transfer.Item{transfer.NewItem(memory, catalog.Digest{})})
+		in = &Incoming{
+			Receiver: r, Direct: true, Progress: NewProgress(0), Counters: &Counters{},
+			Sided: &Sided{OneSided: transporttest.NewSides().Side(), Memory: memory},
+		}
+		_ = in.Serve(&nopConn{bytes.NewReader(b)}, Greeting{Total: layout.Total(), Sided: true}, func() {
+			t.Error("complete")
+		})
 		l := &link{conn: nopConn{bytes.NewReader(b)}, counters: &Counters{}}
 		_, _ = l.readRanges(100)
 	})

@@ -72,6 +72,10 @@ type Block struct {
 // Fresh tells whether the block's bytes are zero, because nobody has had it before.
 func (b *Block) Fresh() bool { return !b.used }
 
+// Lendable tells whether the block may be registered with a device: its memory is no file, whose pages a device must
+// not change behind the back of the file system.
+func (b *Block) Lendable() bool { return b != nil && b.area != nil && b.pool.source.kind != KindFile }
+
 // Direct tells whether bytes should be received right into Data; else WriteAt is cheaper.
 func (p *Pool) Direct() bool { return p.source.kind == KindHuge || p.source.kind == KindFault }
 

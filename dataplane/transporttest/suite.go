@@ -28,6 +28,9 @@ type World struct {
 	// Inject sends a datagram from outside to the subscribers of ch, or to the transport at to when ch is zero. It is
 	// nil where strangers cannot reach a transport with a datagram of any size they like.
 	Inject func(tb testing.TB, to dataplane.Endpoint, ch dataplane.Channel, payload []byte)
+
+	// Unnamed says that packets do not tell by which channel they came, and are counted one for each receiver.
+	Unnamed bool
 }
 
 // Options of a transport in a World.

@@ -11,6 +11,7 @@ import (
 	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/frame"
 	"github.com/khamsin-io/khamsin/dataplane/transporttest"
+	"github.com/khamsin-io/khamsin/dataplane/tree"
 )
 
 // where is an interface that a world's transports use, and the goroutine that reaches it.
@@ -77,6 +78,22 @@ var offloads = []string{"gso", "gro", "batch", "multicast", "all"}
 //
 // rows: TRN-01, IPM-15, NET-13
 func TestConformance(t *testing.T) { transporttest.Run(t, factory(loopback), offloads...) }
+
+// The suite over a tree of unicast datagrams.
+//
+// rows: TRN-01, TRN-02
+func TestTreeConformance(t *testing.T) {
+	transporttest.Run(t, transporttest.Rostered(func(tb testing.TB, o transporttest.Options) transporttest.Rostering {
+		tb.Helper()
+		tr, err := tree.New(open(tb, Config{
+			RecvBuffer: o.Buffer, Arena: frame.Config{TxChunks: o.Tx, RxRuns: o.Rx},
+		}), tree.Config{})
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return tr
+	}))
+}
 
 func open(tb testing.TB, cfg Config) *Transport {
 	tb.Helper()

@@ -1,7 +1,10 @@
 package vsync
 
 import (
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"testing"
 
@@ -126,5 +129,77 @@ func TestSharesOfChannels(t *testing.T) {
 		if e := c.n.engineChannels(); groups != c.groups || bulk != c.bulk || e.Count != groups {
 			t.Errorf("%+v: %d and %d, the engine has %d, want %d and %d", c.n, groups, bulk, e.Count, c.groups, c.bulk)
 		}
+	}
+}
+
+// Groups that ask for a multicast address of their own get one, so that nobody else's packets come by it; when too many
+// ask, some share, and no more addresses are used than are allowed.
+//
+// rows: IPM-13, IPM-14
+func TestOwnChannels(t *testing.T) {
+	const most, wishes = 4, 5 // of the four one is for finding each other, and one stays for all
+	var mu sync.Mutex
+	seen := map[dataplane.Channel]int{}
+	c := DefaultConfig()
+	c.Network.MaxChannels = most
+	systems := channelTapped(t, c, &mu, seen)
+	pairs := map[string][2]*member{}
+	var names []string
+	form := func(name string, opts ...GroupOption) {
+		names = append(names, name)
+		pairs[name] = [2]*member{joined(t, systems[0], name, opts...), joined(t, systems[1], name, opts...)}
+		pairs[name][0].untilSize(t, 2)
+	}
+	for i := range wishes {
+		form(fmt.Sprint("wish ", i), WithMulticast())
+		form(fmt.Sprint("other ", i))
+	}
+	low, _, _ := c.Network.channels()
+	users := map[dataplane.Channel][]string{}
+	for i, name := range names {
+		mu.Lock()
+		clear(seen)
+		mu.Unlock()
+		for n := range uint64(100) {
+			pairs[name][0].send(t, Ordered, uint64(i)*1000+n)
+		}
+		pairs[name][1].untilCount(t, 100)
+		mu.Lock()
+		var main dataplane.Channel
+		packets := 0
+		for ch, n := range seen {
+			if ch > dataplane.Channel(low) && n > packets {
+				main, packets = ch, n
+			}
+		}
+		mu.Unlock()
+		users[main] = append(users[main], name)
+		if said := pairs[name][0].group.State().Channel; said != uint32(main) {
+			t.Errorf("the state of %q says channel %d, most packets go to %d", name, said, main)
+		}
+	}
+	own := 0
+	for _, list := range users {
+		if len(list) == 1 {
+			own++
+		}
+	}
+	if len(users) != most-1 || own != most-2 || len(users[0]) > 0 {
+		t.Errorf("groups by channel: %v; want %d channels, all but one with a single group", users, most-1)
+	}
+	for _, name := range []string{"wish 0", "wish 1"} {
+		if !slices.ContainsFunc(slices.Collect(maps.Values(users)), func(list []string) bool {
+			return len(list) == 1 && list[0] == name
+		}) {
+			t.Errorf("%q has no channel of its own: %v", name, users)
+		}
+	}
+}
+
+func TestUnicastOrMulticast(t *testing.T) {
+	s := startIn(t, nil, true)
+	err := s.NewGroup("both", WithUnicast(), WithMulticast()).Join(within(t))
+	if !errors.Is(err, ErrArgument) {
+		t.Errorf("joining with both gives %v, want ErrArgument", err)
 	}
 }

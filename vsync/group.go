@@ -106,7 +106,7 @@ func (g *Group) join(ctx context.Context, what string, mode engine.JoinMode) err
 	if !g.sys.Active() {
 		return g.fail(what, ErrNotRunning)
 	}
-	if err := g.settings.rate.Validate(); err != nil {
+	if err := g.settings.validate(); err != nil {
 		return g.fail(what, err)
 	}
 	g.mu.Lock()
@@ -131,7 +131,7 @@ func (g *Group) join(ctx context.Context, what string, mode engine.JoinMode) err
 	table := line + g.describe()
 	err = g.inner.Join(ctx, engine.JoinRequest{
 		Mode: mode, Signature: signatureOf(table), Handlers: table[:min(len(table), engine.HandlersMax)],
-		SafeCopies: g.settings.safeCopies, Unicast: g.settings.unicast,
+		SafeCopies: g.settings.safeCopies, Unicast: g.settings.unicast, Own: g.settings.multicast,
 	})
 	if err != nil {
 		g.sys.forget(g)

@@ -130,6 +130,9 @@ func TestUnicastGroup(t *testing.T) {
 	x.untilSize(t, 2)
 	y.untilSize(t, 2)
 	before := a.Stats().Transport
+	if ch := x.group.State().Channel; ch != 0 {
+		t.Errorf("the group's state says channel %d", ch)
+	}
 	const count = 300
 	for i := range uint64(count) {
 		x.send(t, FIFO, i)

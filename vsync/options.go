@@ -1,6 +1,7 @@
 package vsync
 
 import (
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -194,8 +195,16 @@ type groupSettings struct {
 	safeCopies int
 	inline     bool
 	unicast    bool
+	multicast  bool
 	rate       Rate
 	key        KeySource
+}
+
+func (s *groupSettings) validate() error {
+	if s.unicast && s.multicast {
+		return fmt.Errorf("%w: WithUnicast and WithMulticast are both set: choose one", ErrArgument)
+	}
+	return s.rate.Validate()
 }
 
 // Numbers of members for queries, WithSafeCopies and FlushK.
@@ -216,6 +225,14 @@ func WithSafeCopies(n int) GroupOption { return func(s *groupSettings) { s.safeC
 // WithUnicast makes this process send its packets to the group's members one by one, not to a multicast address. All
 // members of a group should ask for the same.
 func WithUnicast() GroupOption { return func(s *groupSettings) { s.unicast = true } }
+
+// WithMulticast asks for a multicast address of the group's own, so that hosts that are not members need not even
+// look at its packets. What the member that brings the group to life asks for counts. Groups that begin later get other
+// addresses; those that had the address before, when none was free, keep it until they end. There are never more
+// addresses than Network.MaxChannels allows, and one stays for all: whoever asks when the others have owners shares
+// that one, and notices nothing but packets that are not its own. It has no effect without multicast, and Join fails
+// together with WithUnicast. GroupState.Channel tells which address it is.
+func WithMulticast() GroupOption { return func(s *groupSettings) { s.multicast = true } }
 
 // WithRateLimit limits what this process multicasts to the group: see Group.SetRate. A Rate that is not valid makes
 // Join fail.

@@ -51,6 +51,7 @@ type GroupState struct {
 	Members  []Address `json:"members"`
 	Changing bool      `json:"changing"` // between two views
 	Loading  bool      `json:"loading"`  // the state is on its way
+	Channel  uint32    `json:"channel"`  // of its multicasts from here: 239.0.0.0 plus this; 0: none
 	Backlog
 	Queries     int    `json:"queries"`     // that wait for replies
 	LateReplies uint64 `json:"lateReplies"` // to queries that had ended
@@ -126,6 +127,9 @@ func (g *Group) State() GroupState {
 	}
 	r := g.status()
 	st.Changing, st.Loading = r.Changing, r.Loading
+	if n := &g.sys.config.Network; !n.TCPOnly && !n.UnicastOnly {
+		st.Channel = uint32(r.Channel)
+	}
 	st.Backlog = backlog(r)
 	return st
 }

@@ -72,6 +72,7 @@ func (p *process) joinAs(group int, mode engine.JoinMode) *member {
 	w.trace.printf(w.now, p.name(), "joins %s", w.history.groups[group])
 	m.handle = p.engine.Join(p.now(), engine.JoinRequest{
 		Name: w.history.groups[group], Mode: mode, Signature: 1, SafeCopies: w.history.safeOf[group],
+		Own: group%2 == 1,
 	})
 	p.members = append(p.members, m)
 	return m

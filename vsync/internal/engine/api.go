@@ -127,6 +127,7 @@ type JoinRequest struct {
 	Signature  uint64        // of the handlers; members of a group must have equal ones
 	Handlers   string        // what Signature is the hash of, at most HandlersMax bytes; a refused joiner gets it
 	Unicast    bool          // send to each member by itself instead of to a channel
+	Own        bool          // the group, if this join creates it, shall have a channel that no later one gets
 	SafeCopies int           // copies of a SafeSend that must exist before delivery: 0 all members, -1 a majority
 	Hint       time.Duration // reserved
 }

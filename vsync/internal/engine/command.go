@@ -33,7 +33,7 @@ func (e *Engine) Join(now clock.Time, req JoinRequest) Handle {
 		e.member.Join(now, member.Command{
 			Group: req.Name, Create: e.plantJoinAnyway(req.Mode == CreateOnly),
 			Signature: req.Signature, Handlers: req.Handlers,
-			SafeCopies: req.SafeCopies, Handle: uint32(g.handle),
+			SafeCopies: req.SafeCopies, Own: req.Own, Handle: uint32(g.handle),
 		})
 	}
 	return g.handle

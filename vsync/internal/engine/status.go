@@ -1,6 +1,9 @@
 package engine
 
-import "github.com/khamsin-io/khamsin/vsync/core"
+import (
+	"github.com/khamsin-io/khamsin/dataplane"
+	"github.com/khamsin-io/khamsin/vsync/core"
+)
 
 // Status is the state of an engine as its users may see it.
 type Status struct {
@@ -26,7 +29,8 @@ type GroupStatus struct {
 	Changing     bool       // between two views
 	Loading      bool       // the state is on its way
 	Leaving      bool
-	Waiting      int // packets that are not sent yet
+	Channel      dataplane.Channel // that this process sends to; 0 when to none, or before the first view
+	Waiting      int               // packets that are not sent yet
 	WaitingBytes int
 	Unstable     int // packets of this member that not all members have acknowledged
 	Queued       int // packets that the handlers have not finished
@@ -44,6 +48,9 @@ func (e *Engine) GroupStatus(h Handle) (GroupStatus, bool) {
 	}
 	if g.st != nil {
 		r.Unstable = int(g.st.NumberedTo() - g.st.StableTo())
+	}
+	if !g.unicast {
+		r.Channel = g.channel
 	}
 	return r, true
 }

@@ -49,6 +49,7 @@ type Command struct {
 	Signature  uint64       // opJoin
 	Handlers   string       // opJoin: what Signature is the hash of, for a person to read
 	SafeCopies int          // opJoin
+	Own        bool         // opJoin: the group shall have a channel of its own, if it begins with this
 	// opKeep: the proposal; opLeave: every state that this member had to make, up to this view, was received
 	Through  core.ViewID
 	Decision *pdu.Decision
@@ -72,6 +73,7 @@ func (c *Command) Encode() []byte {
 		w.Uint(c.Signature)
 		w.String(c.Handlers)
 		w.Uint(uint64(c.SafeCopies + 1))
+		w.Bool(c.Own)
 		w.Uint(uint64(c.Through))
 	case opKeep:
 		w.String(c.Group)
@@ -92,7 +94,7 @@ func DecodeCommand(b []byte) (*Command, error) {
 		c.Who, c.Eligible, c.Orderly, c.Reason = r.Address(), r.Bool(), r.Bool(), r.String()
 	case opJoin, opLeave, opTerminate, opGather:
 		c.Group, c.Create, c.Signature, c.Handlers = r.String(), r.Bool(), r.Uint(), r.String()
-		c.SafeCopies = int(r.Uint()) - 1
+		c.SafeCopies, c.Own = int(r.Uint())-1, r.Bool()
 		c.Through = core.ViewID(r.Uint())
 	case opKeep:
 		c.Group, c.Who, c.Through = r.String(), r.Address(), core.ViewID(r.Uint())

@@ -36,6 +36,7 @@ type group struct {
 	name       string
 	lid        uint32
 	channel    dataplane.Channel
+	own        bool // no group that begins later gets its channel: see assign
 	signature  uint64
 	handlers   string // of the first member: what a refused process is told
 	safeCopies int
@@ -67,9 +68,10 @@ type Registry struct {
 	removed []core.Address // processes that were removed, newest last
 	charges []pdu.Charge   // why, one for each of removed
 	span    channelRange
-	part    uint32 // of a divided system; 0 while it is whole
-	base    uint64 // added to the log's indices, which begin anew in each part
-	wants   int    // hosts with processes that may serve until which nobody joins a group; 0 from then on
+	owners  []*group // that live, or did when it was last looked at, and have a channel of their own
+	part    uint32   // of a divided system; 0 while it is whole
+	base    uint64   // added to the log's indices, which begin anew in each part
+	wants   int      // hosts with processes that may serve until which nobody joins a group; 0 from then on
 }
 
 type channelRange struct{ low, count uint32 }
@@ -276,7 +278,7 @@ func (r *Registry) join(c *Command) []Effect {
 		}
 		g = r.create(c)
 	}
-	live := g.current != nil || len(g.joining) > 0
+	live := g.live()
 	switch {
 	case g.current != nil && g.current.View.Contains(c.By) && !slices.Contains(g.leaving, c.By):
 		return []Effect{{Kind: EffectDecided, Decision: g.current, Members: []core.Address{c.By}}}
@@ -290,6 +292,7 @@ func (r *Registry) join(c *Command) []Effect {
 		}}
 	}
 	if !live {
+		r.assign(g, c.Own)
 		g.signature, g.handlers, g.safeCopies = c.Signature, c.Handlers, c.SafeCopies
 	}
 	g.joining = append(slices.Clone(g.joining), c.By)
@@ -302,7 +305,6 @@ func (r *Registry) join(c *Command) []Effect {
 
 func (r *Registry) create(c *Command) *group {
 	g := &group{name: c.Group, lid: r.nextLid}
-	g.channel = dataplane.Channel(r.span.low + (r.nextLid-1)%r.span.count)
 	r.nextLid++
 	r.groups = append(r.groups, g)
 	r.byName[c.Group] = g

@@ -213,7 +213,8 @@ func (w *twins) step(op, who, other, group byte) {
 	case 2:
 		w.do(Command{Op: opRemove, By: by, Who: addr(int(other%5) + 1), Orderly: other%2 == 0, Reason: "silent"})
 	case 3, 4:
-		w.do(Command{Op: opJoin, By: by, Group: name, Create: other%4 == 0, Signature: uint64(other % 8 / 7)})
+		w.do(Command{Op: opJoin, By: by, Group: name, Create: other%4 == 0, Signature: uint64(other % 8 / 7),
+			Own: other%3 == 0})
 	case 5:
 		w.do(Command{Op: opLeave, By: by, Group: name, Through: core.ViewID(other)})
 	case 6:
@@ -318,7 +319,7 @@ func drawCommand(t *rapid.T) Command {
 		c.Group, c.Create = rapid.String().Draw(t, "group"), rapid.Bool().Draw(t, "create")
 		c.Handlers = rapid.String().Draw(t, "handlers")
 		c.Signature, c.SafeCopies = rapid.Uint64().Draw(t, "signature"), rapid.IntRange(-1, 9).Draw(t, "copies")
-		c.Through = core.ViewID(rapid.Uint64().Draw(t, "through"))
+		c.Through, c.Own = core.ViewID(rapid.Uint64().Draw(t, "through")), rapid.Bool().Draw(t, "own")
 	}
 	return c
 }

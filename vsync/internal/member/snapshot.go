@@ -40,6 +40,7 @@ func (g *group) encode(w *pdu.Writer) {
 	w.String(g.name)
 	w.Uint(uint64(g.lid))
 	w.Uint(uint64(g.channel))
+	w.Bool(g.own)
 	w.Uint(g.signature)
 	w.String(g.handlers)
 	w.Uint(uint64(g.safeCopies + 1))
@@ -85,6 +86,9 @@ func DecodeRegistry(b []byte) (*Registry, error) {
 		g := decodeGroup(rd)
 		r.groups = append(r.groups, g)
 		r.byName[g.name] = g
+		if g.own {
+			r.owners = append(r.owners, g)
+		}
 	}
 	r.span.count = max(r.span.count, 1)
 	if len(r.charges) != len(r.removed) {
@@ -95,8 +99,8 @@ func DecodeRegistry(b []byte) (*Registry, error) {
 
 func decodeGroup(rd *pdu.Reader) *group {
 	g := &group{
-		name: rd.String(), lid: uint32(rd.Uint()), channel: dataplane.Channel(rd.Uint()), signature: rd.Uint(),
-		handlers: rd.String(), safeCopies: int(rd.Uint()) - 1, lastView: core.ViewID(rd.Uint()),
+		name: rd.String(), lid: uint32(rd.Uint()), channel: dataplane.Channel(rd.Uint()), own: rd.Bool(),
+		signature: rd.Uint(), handlers: rd.String(), safeCopies: int(rd.Uint()) - 1, lastView: core.ViewID(rd.Uint()),
 		joining: rd.Addresses(), leaving: rd.Addresses(),
 	}
 	for range rd.Count(core.AddressLen) {

@@ -17,6 +17,7 @@ type settings struct {
 	loss      float64
 	nice      int
 	unsided   bool
+	spare     int64
 }
 
 // Defaults and bounds.
@@ -24,6 +25,7 @@ const (
 	maxTransfersMax = 256
 	defaultNice     = 5
 	niceMax         = 19
+	defaultSpare    = 48 << 20
 )
 
 // WithMaxTransfers sets how many transfers run at once in the whole group, from 1 to 256. Each uses a multicast address
@@ -48,6 +50,12 @@ func MoreProcs() {
 	}
 }
 
+// WithSpareMemory sets how many bytes of deleted objects' memory are kept for the next ones of about the same size:
+// 48 MiB unless it is set. Filling memory that was used before is much faster than taking fresh memory from the system,
+// and disturbs messages less, so where objects follow each other set it to what those that change at a time take
+// together. Files in a directory are never kept.
+func WithSpareMemory(bytes int64) Option { return func(s *settings) { s.spare = bytes } }
+
 // WithNice sets by how much the threads that move bytes give way to others, 0 to 19; see setpriority(2). The default is
 // 5.
 func WithNice(n int) Option { return func(s *settings) { s.nice = n } }
@@ -61,7 +69,7 @@ func WithoutOneSided() Option { return func(s *settings) { s.unsided = true } }
 func WithReceiveLoss(share float64) Option { return func(s *settings) { s.loss = share } }
 
 func newSettings(c vsync.Config, opts []Option) (settings, error) {
-	s := settings{transfers: c.MaxTransfers, nice: defaultNice}
+	s := settings{transfers: c.MaxTransfers, nice: defaultNice, spare: defaultSpare}
 	for _, o := range opts {
 		o(&s)
 	}
@@ -70,6 +78,8 @@ func newSettings(c vsync.Config, opts []Option) (settings, error) {
 		return s, fmt.Errorf("%d transfers at once: want 1 to %d", s.transfers, maxTransfersMax)
 	case s.loss < 0 || s.loss >= 1:
 		return s, fmt.Errorf("a loss of %v: want at least 0 and less than 1", s.loss)
+	case s.spare < 0:
+		return s, fmt.Errorf("%d bytes of spare memory", s.spare)
 	case s.nice < 0 || s.nice > niceMax:
 		return s, fmt.Errorf("a niceness of %d: want 0 to %d", s.nice, niceMax)
 	}

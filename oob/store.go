@@ -98,7 +98,7 @@ func Attach(g *vsync.Group, opts ...Option) (*Store, error) {
 		s.path.Multicast = false // the loopback has no route for it
 	}
 	s.sided = sidedOf(sys, &settings)
-	if s.pool, err = memory.New(settings.dir); err != nil {
+	if s.pool, err = memory.New(settings.dir, settings.spare); err != nil {
 		return nil, fmt.Errorf("oob: %w", err)
 	}
 	s.listener, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(path.IP, 0)))

@@ -24,6 +24,7 @@ type BulkOptions struct {
 	Traffic   bool    `json:"traffic"`   // measure ordered messages beside the transfers
 	Dir       string  `json:"dir"`       // directory of objects; empty: memory
 	Transfers int     `json:"transfers"` // at once; 0: the library's default
+	Spare     int64   `json:"spare"`     // bytes of deleted objects that are kept for the next; 0: the default
 }
 
 // BulkResult is what a measurement gave. The run is the median one.
@@ -82,6 +83,7 @@ func (o *BulkOptions) Validate() error {
 	check(o.Megabits == 0 || o.Netns, "mbit: takes members in namespaces (netns), which have lines of their own")
 	check(o.Transfers >= 0 && o.Transfers <= transfersMax, "transfers: %d, want 1 to %d, or 0", o.Transfers,
 		transfersMax)
+	check(o.Spare >= 0 && o.Spare <= bulkMax, "spare: %d, want up to %d bytes", o.Spare, int64(bulkMax))
 	check(o.Runs >= 1 && o.Runs <= runsMax, "runs: %d, want 1 to %d", o.Runs, runsMax)
 	return errors.Join(faults...)
 }

@@ -36,7 +36,8 @@ func TestBulk(t *testing.T) {
 	if err != nil || len(all) != 2 || all[0].Seconds > all[1].Seconds {
 		t.Errorf("%+v %v", all, err)
 	}
-	bad := BulkOptions{Receivers: 0, Size: 0, Objects: 0, Loss: 2, Transport: "pigeon", Megabits: 1, Runs: 0}
+	bad := BulkOptions{Receivers: 0, Size: 0, Objects: 0, Loss: 2, Transport: "pigeon", Megabits: 1, Runs: 0,
+		Spare: -1}
 	if _, err := Bulk(bulkContext(t), bad, []string{os.Args[0]}, nil); err == nil {
 		t.Error("bad options are accepted")
 	}

@@ -104,6 +104,9 @@ func (m *bulkMember) attach(ctx context.Context, o *bulkOrder) (err error) {
 	if m.o.Transfers > 0 {
 		options = append(options, oob.WithMaxTransfers(m.o.Transfers))
 	}
+	if m.o.Spare > 0 {
+		options = append(options, oob.WithSpareMemory(m.o.Spare))
+	}
 	if m.o.Dir != "" {
 		options = append(options, oob.WithDirectory(m.o.Dir))
 	}

@@ -59,6 +59,7 @@ type oobServeCommand struct {
 	Group      string `default:"oob" help:"Name of the group."`
 	Dir        string `type:"existingdir" placeholder:"DIR" help:"Objects are files there, instead of memory."`
 	Transfers  int    `help:"Transfers at once in the whole group; default: ISIS_OOBMAXIPMCADDRS, else 4."`
+	Spare      int64  `default:"48" placeholder:"MIB" help:"Mebibytes of deleted objects to keep as memory for the next ones: ${default}."`
 	Interface  string `help:"Network interface; default: ISIS_NETWORK_INTERFACES, else the loopback."`
 	SystemName string `name:"system" help:"Name of the system; default: khamsin."`
 	Config     string `type:"existingfile" placeholder:"FILE" help:"Configuration file; default: ISIS_CONFIG, else none."`
@@ -95,6 +96,7 @@ func (c *oobServeCommand) Run(ctx context.Context) error {
 	if c.Transfers > 0 {
 		options = append(options, oob.WithMaxTransfers(c.Transfers))
 	}
+	options = append(options, oob.WithSpareMemory(c.Spare<<20))
 	store, err := oob.Attach(g, options...)
 	if err != nil {
 		return err

@@ -21,6 +21,7 @@ type perfBulkCommand struct {
 	Traffic   bool    `help:"Measure the latency of ordered messages, alone and beside transfers."`
 	Dir       string  `type:"existingdir" placeholder:"DIR" help:"Objects are files there, instead of memory."`
 	Transfers int     `help:"Transfers at once; default: ISIS_OOBMAXIPMCADDRS, else 4."`
+	Spare     int64   `placeholder:"BYTES" help:"Bytes of deleted objects to keep as memory for the next ones; default: the library's, 48 MiB."`
 	Find      bool    `help:"Try multicast and a chain, and one or more transfers at once, and print the fastest first."`
 	JSON      bool    `name:"json" help:"Print one JSON object on stdout."`
 }
@@ -34,6 +35,7 @@ func (c *perfBulkCommand) Run(ctx context.Context) error {
 	o := perf.BulkOptions{
 		Receivers: c.Receivers, Size: c.Size, Objects: c.Objects, Loss: c.Loss, Transport: c.Transport, Netns: c.Netns,
 		Megabits: c.Mbit, Runs: c.Runs, Traffic: c.Traffic, Dir: c.Dir, Transfers: c.Transfers,
+		Spare: c.Spare,
 	}
 	progress := func(what string) { fmt.Fprintln(os.Stderr, what+" …") }
 	if c.Find {

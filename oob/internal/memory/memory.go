@@ -7,6 +7,7 @@ package memory
 
 import (
 	"errors"
+	"slices"
 	"sync"
 )
 
@@ -33,6 +34,7 @@ const (
 // Pool hands out memory. All methods may be called by any goroutine.
 type Pool struct {
 	source source
+	most   int64 // bytes of spares
 
 	mu     sync.Mutex // guards what follows
 	slabs  []*slab
@@ -89,18 +91,21 @@ func (p *Pool) Used() int64 {
 	return p.used
 }
 
-// keepMax is how many bytes are kept that nobody uses.
-const keepMax = 48 << 20
-
-// keep keeps an area for later, and returns false when there is enough already. p.mu is held.
-func (p *Pool) keep(a *area) bool {
+// keep keeps an area for later, and returns what must go instead: the areas that were kept longest, or this one when
+// it is too big to be kept. p.mu is held.
+func (p *Pool) keep(a *area) (gone []*area) {
 	n := int64(len(a.data))
-	if p.closed || p.source.kind == KindFile || p.kept+n > keepMax {
-		return false
+	if p.closed || p.source.kind == KindFile || n > p.most {
+		return []*area{a}
+	}
+	for p.kept+n > p.most {
+		p.kept -= int64(len(p.spares[0].data))
+		gone = append(gone, p.spares[0])
+		p.spares = slices.Delete(p.spares, 0, 1)
 	}
 	p.spares = append(p.spares, a)
 	p.kept += n
-	return true
+	return gone
 }
 
 // reuse returns a kept area that has room for size bytes, and not more than twice as much; nil without one. p.mu is
@@ -117,9 +122,21 @@ func (p *Pool) reuse(size int64) *area {
 		return nil
 	}
 	a := p.spares[best]
-	p.spares = append(p.spares[:best], p.spares[best+1:]...)
+	p.spares = slices.Delete(p.spares, best, best+1)
 	p.kept -= int64(len(a.data))
 	return a
+}
+
+// release gives all spares back to the system, and tells whether there were any.
+func (p *Pool) release() bool {
+	p.mu.Lock()
+	gone := p.spares
+	p.spares, p.kept = nil, 0
+	p.mu.Unlock()
+	for _, a := range gone {
+		a.close()
+	}
+	return len(gone) > 0
 }
 
 // Alloc returns memory for size bytes; what was in it may still be there. When it returns, the system has set the
@@ -155,6 +172,9 @@ func (p *Pool) Alloc(size int64) (*Block, error) {
 		length = size
 	}
 	a, err := p.source.newArea(length)
+	if errors.Is(err, ErrNoSpace) && p.release() {
+		a, err = p.source.newArea(length)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -202,23 +222,20 @@ func (s *slab) take(p *Pool, size int64, pages int) *Block {
 // Free gives the memory back. Data must not be used any more.
 func (b *Block) Free() {
 	if p := b.pool; b.area != nil && p != nil {
-		if a := p.give(b); a != nil {
+		for _, a := range p.give(b) {
 			a.close() // takes long for a big one
 		}
 	}
 	*b = Block{}
 }
 
-// give takes a block back, and returns the area that nobody needs any more, if there is one.
-func (p *Pool) give(b *Block) *area {
+// give takes a block back, and returns the areas that nobody needs any more.
+func (p *Pool) give(b *Block) []*area {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.used -= int64(len(b.Data))
 	if b.slab == nil {
-		if p.keep(b.area) {
-			return nil
-		}
-		return b.area
+		return p.keep(b.area)
 	}
 	b.slab.again = true
 	first := int(b.off / pageLen)
@@ -226,7 +243,7 @@ func (p *Pool) give(b *Block) *area {
 		b.slab.taken[i] = false
 	}
 	if b.slab.count -= b.pages; b.slab.count == 0 && p.spare(b.slab) {
-		return b.slab.area
+		return []*area{b.slab.area}
 	}
 	return nil
 }

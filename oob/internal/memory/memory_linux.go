@@ -18,8 +18,8 @@ type area struct {
 
 // New returns a pool. With a directory, objects are files of it that have no name, so that they take room of its file
 // system instead of memory.
-func New(dir string) (*Pool, error) {
-	p := &Pool{source: source{kind: KindFile, mount: -1, dir: dir}}
+func New(dir string, spare int64) (*Pool, error) {
+	p := &Pool{most: spare, source: source{kind: KindFile, mount: -1, dir: dir}}
 	if dir != "" {
 		info, err := os.Stat(dir)
 		switch {

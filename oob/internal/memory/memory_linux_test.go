@@ -10,7 +10,7 @@ import (
 
 func TestPool(t *testing.T) {
 	for _, dir := range []string{"", t.TempDir()} {
-		p, err := New(dir)
+		p, err := New(dir, 48<<20)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -51,7 +51,7 @@ func TestPool(t *testing.T) {
 }
 
 func TestEditsStayApart(t *testing.T) {
-	p, err := New("")
+	p, err := New("", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestMapFile(t *testing.T) {
 //
 // rows: OOB-36
 func TestNoSpace(t *testing.T) {
-	p, err := New("")
+	p, err := New("", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,4 +110,47 @@ func TestNoSpace(t *testing.T) {
 	if _, err := p.Alloc(1 << 50); !errors.Is(err, ErrNoSpace) {
 		t.Errorf("a petabyte: %v", err)
 	}
+}
+
+// What is given back is kept for the next objects within the limit, the newest first, and goes back to the system when
+// that has nothing else.
+func TestSpares(t *testing.T) {
+	p, err := New("", 12<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	alloc := func(size int64) *Block {
+		t.Helper()
+		b, err := p.Alloc(size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	a, b, big := alloc(8<<20), alloc(6<<20), alloc(16<<20)
+	a.Data[5] = 7
+	big.Free()
+	if len(p.spares) != 0 {
+		t.Error("more is kept than is allowed")
+	}
+	a.Free()
+	if a = alloc(7 << 20); a.Fresh() || a.Data[5] != 7 {
+		t.Error("what was given back is not used again")
+	}
+	a.Free()
+	b.Free()
+	if p.kept != 6<<20 || len(p.spares) != 1 {
+		t.Errorf("%d bytes in %d areas are kept, want the newest area only", p.kept, len(p.spares))
+	}
+	if _, err := p.Alloc(1 << 50); !errors.Is(err, ErrNoSpace) {
+		t.Errorf("a petabyte: %v", err)
+	}
+	if p.kept != 0 || len(p.spares) != 0 {
+		t.Error("memory was missing, and spares were kept")
+	}
+	if b = alloc(6 << 20); !b.Fresh() {
+		t.Error("released memory came back")
+	}
+	b.Free()
 }

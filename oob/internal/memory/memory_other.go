@@ -15,7 +15,7 @@ func (s *source) close() {}
 func (s *source) newArea(int64) (*area, error) { return nil, errLinux }
 
 // New fails: bulk objects need Linux.
-func New(string) (*Pool, error) { return nil, errLinux }
+func New(string, int64) (*Pool, error) { return nil, errLinux }
 
 // Map fails likewise.
 func Map(string) (*Block, error) { return nil, errLinux }

@@ -24,18 +24,22 @@ func lanAddress(i int) net.IP { return net.IPv4(10, 201, 0, byte(1+i)) }
 
 // lan is a bridge in a network namespace that has no name and belongs to the thread that made it. It is gone when that
 // thread and the member processes are, however they ended: there is nothing to clean up.
-type lan struct{ bridge *netlink.Bridge }
+type lan struct {
+	bridge *netlink.Bridge
+	mtu    int
+}
 
 // newLAN moves the calling thread, which must be locked and never be used for anything else, into a fresh network
-// namespace, and makes a bridge there that passes multicast to everybody.
-func newLAN() (*lan, error) {
+// namespace, and makes a bridge there that passes multicast to everybody. An mtu of 0 is the
+// system's default.
+func newLAN(mtu int) (*lan, error) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return nil, fmt.Errorf("network namespace: %w (it takes root; without --netns members meet on loopback)", err)
 	}
 	snooping := false
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name = lanBridge
-	l := &lan{bridge: &netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snooping}}
+	attrs.Name, attrs.MTU = lanBridge, mtu
+	l := &lan{mtu: mtu, bridge: &netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snooping}}
 	if err := netlink.LinkAdd(l.bridge); err != nil {
 		return nil, fmt.Errorf("bridge: %w", err)
 	}
@@ -45,8 +49,9 @@ func newLAN() (*lan, error) {
 // plug joins member i, a process in a namespace of its own, to the bridge, and returns what it must do at its end.
 func (l *lan) plug(i, pid int) (*netOrder, error) {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name = fmt.Sprintf("kprfp%d", i)
-	link := &netlink.Veth{LinkAttrs: attrs, PeerName: lanInterface, PeerNamespace: netlink.NsPid(pid)}
+	attrs.Name, attrs.MTU = fmt.Sprintf("kprfp%d", i), l.mtu
+	link := &netlink.Veth{LinkAttrs: attrs, PeerName: lanInterface, PeerNamespace: netlink.NsPid(pid),
+		PeerMTU: uint32(l.mtu)}
 	if err := netlink.LinkAdd(link); err != nil {
 		return nil, fmt.Errorf("interface of member %d: %w", i, err)
 	}

@@ -15,7 +15,7 @@ var errNoNamespaces = errors.New("network namespaces need Linux; without --netns
 
 type lan struct{}
 
-func newLAN() (*lan, error)                   { return nil, errNoNamespaces }
+func newLAN(int) (*lan, error)                { return nil, errNoNamespaces }
 func (*lan) plug(int, int) (*netOrder, error) { return nil, errNoNamespaces }
 
 func (*lan) cut(int) error { return errNoNamespaces }

@@ -75,7 +75,7 @@ func (l *local) here(f func()) {
 func (l *local) startHere() error {
 	if l.options.Netns {
 		var err error
-		if l.lan, err = newLAN(); err != nil {
+		if l.lan, err = newLAN(l.options.MTU); err != nil {
 			return err
 		}
 	}

@@ -36,6 +36,7 @@ type Options struct {
 	Packet    int           `json:"packet"` // bytes of the longest packet
 	Loss      float64       `json:"loss"`   // share of packets that every member loses on receiving
 	Netns     bool          `json:"netns"`  // each member in a network namespace of its own, on one bridge
+	MTU       int           `json:"mtu"`    // of the interfaces there; 0: 1500. Takes Netns
 	Count     int           `json:"count"`  // rounds of kill and cut, and of join when it is not 0
 	// Detect is the pace of failure detection: "steady", "tight" or "patient". When it is empty rounds are steady, and
 	// all else is slow to take a member for dead.
@@ -56,6 +57,8 @@ const (
 	windowMax   = 1 << 16
 	packetMin   = 512
 	packetMax   = 65507
+	mtuMin      = 1280
+	mtuMax      = 65535
 )
 
 // Validate reports everything that is wrong.
@@ -88,6 +91,8 @@ func (o *Options) Validate() error {
 	check(o.Loss >= 0 && o.Loss <= lossMax, "loss: %v, want 0 to %v", o.Loss, lossMax)
 	check(o.Count >= 0 && o.Count+o.Members <= numbersMax, "count: %d with %d members, want up to %d together",
 		o.Count, o.Members, numbersMax)
+	check(o.MTU == 0 || o.Netns, "mtu: takes members in namespaces (netns), which have interfaces of their own")
+	check(o.MTU == 0 || o.MTU >= mtuMin && o.MTU <= mtuMax, "mtu: %d, want %d to %d, or 0", o.MTU, mtuMin, mtuMax)
 	check(o.Primitive != "cut" || o.Netns, "cut: takes members in namespaces (netns), which have cables")
 	_, ok = detections()[o.Detect]
 	check(ok, "detect: %q, want steady, tight or patient", o.Detect)

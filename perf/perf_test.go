@@ -187,16 +187,21 @@ func TestPacerChargesStalls(t *testing.T) {
 	}
 }
 
-// In namespaces on a bridge, with the machine measured beside.
-//
-// rows: TRN-13
-func TestNetns(t *testing.T) {
+func needNamespaces(t *testing.T) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		if slices.Contains(strings.Split(os.Getenv("KHAMSIN_REQUIRE"), ","), "netns") {
 			t.Fatal("network namespaces are required: not root")
 		}
 		t.Skip("network namespaces need root")
 	}
+}
+
+// In namespaces on a bridge, with the machine measured beside.
+//
+// rows: TRN-13
+func TestNetns(t *testing.T) {
+	needNamespaces(t)
 	for _, loss := range []float64{0, 0.02} {
 		r := runLocal(t, func(o *Options) { o.Netns, o.Floor, o.Loss, o.Rate = true, loss == 0, loss, 3000 })
 		if r.Lost != 0 || r.Duplicated != 0 || loss > 0 && r.Retransmitted == 0 {

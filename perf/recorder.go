@@ -2,6 +2,7 @@ package perf
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"runtime/pprof"
 
@@ -66,6 +67,7 @@ type report struct {
 	Index       int     `json:"index"`
 	Rank        int     `json:"rank"`
 	Boot        string  `json:"boot"` // of the host
+	MTU         int     `json:"mtu"`  // of the interface
 	Seconds     float64 `json:"seconds"`
 	Sender      bool    `json:"sender"`
 	Receives    bool    `json:"receives"` // something was sent to it
@@ -144,6 +146,9 @@ func (m *member) report() (*report, error) {
 		Sender: m.sends(m.view.MyRank()), Sent: m.sent, Delivered: b.delivered - a.delivered, Bytes: b.bytes - a.bytes,
 		Processor: b.processor - a.processor, Mallocs: b.mallocs - a.mallocs,
 		Collections: b.collections - a.collections, Stats: deltaOf(a.stats, b.stats),
+	}
+	if itf, err := net.InterfaceByName(m.Interface); err == nil {
+		r.MTU = itf.MTU
 	}
 	for _, t := range []*tally{m.casts, m.peers} {
 		expected, lost, duplicated := t.sums()

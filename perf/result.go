@@ -17,6 +17,8 @@ type Result struct {
 	Began   time.Time `json:"began"`
 	Go      string    `json:"go"`
 	Cores   int       `json:"cores"`
+	// InterfaceMTU is the least of the members' interfaces; longer packets are cut on their way. 0: not known.
+	InterfaceMTU int `json:"interface_mtu"`
 
 	// Rates are at the members that get messages; min is the slowest one's.
 	DeliveredMin  float64 `json:"delivered_msgs_per_s_min"`
@@ -94,6 +96,9 @@ func merge(o Options, began time.Time, reports []*report) (*Result, error) {
 			return nil, fmt.Errorf("histograms of rank %d: %w", m.Rank, err)
 		}
 		r.Starved = r.Starved || m.Seconds < o.Duration.Seconds()/2
+		if m.MTU > 0 && (r.InterfaceMTU == 0 || m.MTU < r.InterfaceMTU) {
+			r.InterfaceMTU = m.MTU
+		}
 		r.Clocks = r.Clocks || m.Boot != reports[0].Boot
 		rate := float64(m.Delivered) / m.Seconds
 		if m.Receives || m.Delivered > 0 {

@@ -17,6 +17,7 @@ import (
 type perfCommand struct {
 	Local  perfLocalCommand  `cmd:"" help:"Measure a group of processes on this host."`
 	Run    perfRunCommand    `cmd:"" help:"Take part in a run that srun, mpirun or ssh starts on several hosts."`
+	Sweep  perfSweepCommand  `cmd:"" help:"Try lengths of packets over several transports, and print the fastest first."`
 	Report perfReportCommand `cmd:"" help:"Make one HTML page of results."`
 	Floor  perfFloorCommand  `cmd:"" help:"Measure the machine itself: raw sockets, memory, rings."`
 	Bulk   perfBulkCommand   `cmd:"" help:"Measure the replication of big objects between processes of this host."`
@@ -58,6 +59,7 @@ type perfLocalCommand struct {
 	Loss    float64 `help:"Share of packets that every member loses on receiving, such as 0.01."`
 	Count   int     `help:"Rounds of kill (a random member is killed), cut (its cable is taken out) and join (a new process); default: 5 of kill and cut, and join as calls in the same processes."`
 	Detect  string  `default:"" enum:",steady,tight,patient" help:"Pace of failure detection: steady, tight or patient. Default: steady in rounds; else members are taken for dead after 10 s only."`
+	MTU     int     `name:"mtu" help:"MTU of the interfaces in the namespaces; default: 1500. Takes --netns."`
 	Floor   bool    `default:"true" negatable:"" help:"Measure the machine first, which takes three seconds."`
 }
 
@@ -65,7 +67,7 @@ type perfLocalCommand struct {
 func (c *perfLocalCommand) Run(ctx context.Context) error {
 	o := c.options()
 	o.Members, o.Netns, o.Loss, o.Floor = c.Members, c.Netns, c.Loss, c.Floor
-	o.Count, o.Detect = c.Count, c.Detect
+	o.Count, o.Detect, o.MTU = c.Count, c.Detect, c.MTU
 	command, err := memberOfPerf()
 	if err != nil {
 		return err

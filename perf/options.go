@@ -42,7 +42,7 @@ type Options struct {
 	// all else is slow to take a member for dead.
 	Detect  string `json:"detect"`
 	Floor   bool   `json:"-"` // measure the machine as well
-	Profile string `json:"-"` // directory for a processor profile of each member
+	Profile string `json:"-"` // directory for profiles of each member, of the processor and of allocations
 }
 
 // Limits of Options.

@@ -1,10 +1,13 @@
 package perf
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime/pprof"
+	"strings"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
@@ -56,10 +59,19 @@ func (r *recorder) stop(m *member, end int64) {
 	r.last = m.look()
 	if r.profile != nil {
 		pprof.StopCPUProfile()
-		if err := r.profile.Close(); err != nil {
+		if err := errors.Join(r.profile.Close(), writeAllocations(m.part.Profile)); err != nil {
 			fmt.Fprintln(os.Stderr, "perf: profile:", err)
 		}
 	}
+}
+
+// writeAllocations writes what the process allocated since its start beside a processor profile.
+func writeAllocations(profile string) error {
+	f, err := os.Create(strings.TrimSuffix(profile, filepath.Ext(profile)) + ".allocs.pprof")
+	if err != nil {
+		return err
+	}
+	return errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
 }
 
 // report is what one member measured, on its way to whoever makes the result.

@@ -34,3 +34,32 @@ func TestSendAndDeliverDoNotAllocate(t *testing.T) {
 		}
 	}
 }
+
+func TestSendToAndDeliverDoNotAllocate(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	hub := mem.NewHub()
+	a, b := startOn(t, hub), startOn(t, hub)
+	got := make(chan int, 1)
+	x := a.NewGroup("g")
+	y := b.NewGroup("g")
+	for _, g := range []*Group{x, y} {
+		must(g.Handle(codeNumber, func(m *Message) { got <- len(m.Payload) }))
+		must(g.Join(within(t)))
+	}
+	for _, size := range []int{0, 64, 1000} {
+		payload, ctx := make([]byte, size), within(t)
+		n := testing.AllocsPerRun(3000, func() {
+			if err := x.SendBytesTo(ctx, b.Address(), codeNumber, payload); err != nil {
+				t.Fatal(err)
+			}
+			if n := <-got; n != size {
+				t.Fatalf("%d bytes arrived of %d", n, size)
+			}
+		})
+		if n >= 1 {
+			t.Errorf("%d bytes: %v allocations per message, want 0", size, n)
+		}
+	}
+}

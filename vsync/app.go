@@ -29,15 +29,15 @@ func (a *app) Cast(ctx context.Context, d *engine.Delivery, msg []byte) {
 }
 
 // Peer passes one point-to-point message to its handlers.
-func (a *app) Peer(ctx context.Context, from core.Address, msg []byte) {
+func (a *app) Peer(ctx context.Context, d *engine.Delivery) {
 	g := (*Group)(a)
 	v := g.view.Load()
 	m := &g.lanes[lanePeer].message
-	m.Sender, m.From, m.View, m.Peer, m.ctx, m.group = NoRank, from, v, true, ctx, g
+	m.Sender, m.From, m.View, m.Peer, m.ctx, m.group, m.delivery = NoRank, d.From, v, true, ctx, g, d
 	if v != nil {
-		m.Sender = v.Rank(from)
+		m.Sender = v.Rank(d.From)
 	}
-	g.dispatch(lanePeer, msg)
+	g.dispatch(lanePeer, d.Data)
 }
 
 // View notes a view and passes it on.

@@ -38,7 +38,7 @@ type perfFlags struct {
 	Packet    int     `help:"Bytes of the longest packet; default: the transport's."`
 	Inline    bool    `default:"true" negatable:"" help:"Handlers on the receiver's goroutine."`
 	JSON      bool    `name:"json" help:"Print one JSON object on stdout."`
-	Profile   string  `type:"path" placeholder:"DIR" help:"Write a processor profile of each member there."`
+	Profile   string  `type:"path" placeholder:"DIR" help:"Write profiles of each member there, of the processor and of allocations."`
 }
 
 func (f *perfFlags) options() perf.Options {

@@ -3,12 +3,15 @@ package loan
 
 import (
 	"math/bits"
-	"sync"
+	"sync/atomic"
+
+	"github.com/khamsin-io/khamsin/dataplane/invariant"
+	"github.com/khamsin-io/khamsin/dataplane/ring"
 )
 
 // Limits of lending, as powers of two: bytes of the smallest and of the largest piece of memory that is lent again.
 const (
-	least = 11
+	least = 7
 	most  = 20
 )
 
@@ -35,13 +38,29 @@ func (l *Loan) Add(piece []byte, last bool) bool {
 }
 
 // Return gives the memory back, from any goroutine, once.
-func (l *Loan) Return() { l.lender.take(l) }
-
-// Lender keeps memory that was returned, by size: class c has at least 1<<(least+c) bytes. The zero value is ready; its
-// methods may be called from several goroutines.
-type Lender struct {
-	classes [most - least + 1]sync.Pool
+func (l *Loan) Return() {
+	if invariant.Costly { // whoever reads on sees it
+		for i := range l.bytes {
+			l.bytes[i] = 0xdb
+		}
+	}
+	l.lender.take(l)
 }
+
+// Lender keeps memory that was returned, by size: class c has at least 1<<(least+c) bytes. The zero value is ready. One
+// goroutine at a time lends; any may return. What is kept, 8 MiB at most, is out of the garbage collector's reach, or
+// else a collection would make the next messages allocate, and those the next collection.
+type Lender struct {
+	returned *ring.MPSC[*Loan]
+	kept     atomic.Int64 // bytes of what is in returned and in classes
+	classes  [most - least + 1][]*Loan
+}
+
+// Bounds of what a lender keeps.
+const (
+	keptMax     = 8 << 20
+	returnedMax = 4096
+)
 
 // Lend returns memory for a message of n bytes. Up to 1 MiB there is room for all of it; beyond that it grows with what
 // is added: whatever a packet claims, it costs no more before the bytes are there.
@@ -50,18 +69,60 @@ func (l *Lender) Lend(n int) *Loan {
 	if n > 1<<least {
 		class = min(bits.Len(uint(n-1))-least, len(l.classes)-1)
 	}
-	loan, ok := l.classes[class].Get().(*Loan)
-	if !ok {
+	loan := l.pop(class)
+	if loan == nil {
 		loan = &Loan{bytes: make([]byte, 0, 1<<(least+class)), lender: l}
 	}
 	loan.whole = n
 	return loan
 }
 
-// take keeps returned memory, unless it grew beyond what is lent.
+// pop returns kept memory of a class, nil when there is none.
+func (l *Lender) pop(class int) *Loan {
+	list := &l.classes[class]
+	if len(*list) == 0 {
+		l.sort()
+	}
+	if n := len(*list) - 1; n >= 0 {
+		loan := (*list)[n]
+		(*list)[n] = nil
+		*list = (*list)[:n]
+		l.kept.Add(-int64(cap(loan.bytes)))
+		return loan
+	}
+	if l.kept.Load() > keptMax/2 { // of sizes that are not in demand
+		for c, list := range l.classes {
+			l.kept.Add(-int64(len(list)) << (least + c))
+			clear(list)
+			l.classes[c] = list[:0]
+		}
+	}
+	return nil
+}
+
+// sort moves what was returned to the classes.
+func (l *Lender) sort() {
+	if l.returned == nil {
+		l.returned = ring.NewMPSC[*Loan](returnedMax)
+	}
+	for {
+		loan, ok := l.returned.Pop()
+		if !ok {
+			return
+		}
+		c := bits.Len(uint(cap(loan.bytes))) - 1 - least
+		l.classes[c] = append(l.classes[c], loan)
+	}
+}
+
+// take keeps returned memory, unless it grew beyond what is lent, or there is enough.
 func (l *Lender) take(loan *Loan) {
-	if c := cap(loan.bytes); c <= 1<<most {
-		loan.bytes = loan.bytes[:0]
-		l.classes[bits.Len(uint(c))-1-least].Put(loan)
+	c := int64(cap(loan.bytes))
+	if c > 1<<most {
+		return
+	}
+	loan.bytes = loan.bytes[:0]
+	if l.kept.Add(c) > keptMax || !l.returned.Push(loan) {
+		l.kept.Add(-c)
 	}
 }

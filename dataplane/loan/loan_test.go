@@ -2,6 +2,7 @@ package loan
 
 import (
 	"bytes"
+	"runtime"
 	"slices"
 	"testing"
 )
@@ -60,5 +61,49 @@ func TestLentAgain(t *testing.T) {
 		}); a != 0 {
 			t.Errorf("%d bytes: %v allocations", n, a)
 		}
+	}
+}
+
+// Collections do not empty what is kept, returns from other goroutines included; and what is kept is bounded, for the
+// sizes that are in demand.
+func TestKeptIsBounded(t *testing.T) {
+	var l Lender
+	first := l.Lend(1 << 16)
+	done := make(chan struct{})
+	go func() { defer close(done); first.Return() }()
+	<-done
+	runtime.GC()
+	runtime.GC()
+	if again := l.Lend(1 << 16); again != first {
+		t.Error("collections emptied what is kept")
+	}
+	var out []*Loan
+	for range 2 * keptMax >> 16 {
+		out = append(out, l.Lend(1<<16))
+	}
+	for _, m := range out {
+		m.Return()
+	}
+	if n := l.kept.Load(); n > keptMax || n < keptMax-1<<16 {
+		t.Errorf("%d bytes are kept, want up to %d", n, keptMax)
+	}
+	for range 3 { // another size takes the place of the one that nobody wants any more
+		l.Lend(1 << 12).Return()
+	}
+	if m := l.Lend(1 << 12); m == nil || l.kept.Load() > keptMax/2 {
+		t.Errorf("%d bytes are kept for what nobody wants", l.kept.Load())
+	}
+	out = out[:0]
+	for range 2 * returnedMax {
+		out = append(out, l.Lend(1))
+	}
+	for _, m := range out {
+		m.Return()
+	}
+	for range out {
+		l.Lend(1)
+	}
+	if n := l.kept.Load(); n != 0 {
+		t.Errorf("%d bytes are kept though all is lent", n)
 	}
 }

@@ -67,8 +67,8 @@ var house = slices.Concat([]room{
 	{path: "dataplane/ring", floor: 1},
 	{path: "dataplane/frame", floor: 1, sees: []string{"dataplane/ring"}}, // frames go home over a ring
 	{path: "dataplane/wire", floor: 1},
-	{path: "dataplane/loan", floor: 1},
-	{path: "vsync/internal/canary", floor: 1}, // names of planted bugs
+	{path: "dataplane/loan", floor: 1, sees: []string{"dataplane/ring"}}, // so does memory that was lent
+	{path: "vsync/internal/canary", floor: 1},                            // names of planted bugs
 
 	{path: "dataplane", floor: 2},
 	{path: "vsync/core", floor: 2, sees: []string{"dataplane"}}, // an address knows its endpoint

@@ -65,7 +65,7 @@ type Timing struct {
 // Limits bounds what an engine holds. All are per group unless they say otherwise.
 type Limits struct {
 	Window       int // packets of one sender that are not yet stable
-	Pending      int // bytes that wait to be sent at one member
+	Pending      int // bytes that wait to be sent at one member; of point-to-point messages, for each receiver
 	Queue        int // packets handed to the host and not yet consumed
 	PeerQueue    int // bytes of point-to-point messages handed to the host and not yet consumed
 	JoinerQueue  int // bytes that a joiner holds while its state arrives
@@ -104,7 +104,7 @@ func Defaults() (Timing, Limits) {
 			Window:      1024,
 			Pending:     128 << 10,
 			Queue:       2048,
-			PeerQueue:   4 << 20,
+			PeerQueue:   1 << 20,
 			JoinerQueue: 256 << 20,
 			Message:     6 << 20,
 			Transfer:    4 << 20,

@@ -111,18 +111,15 @@ func (e *Engine) SubmitTo(now clock.Time, h Handle, to core.Address, msg []byte)
 	case g == nil || g.leaving || g.view == nil || !g.view.Contains(to):
 		return NotMember
 	case g.peersFull(to):
-		if !slices.Contains(g.crowded, to) {
-			g.crowded = append(g.crowded, to)
-		}
-		return Full
+		return g.refuse(crowd{to, link.Peer})
 	case to == e.cfg.Self:
 		g.handUp(Delivery{
 			Kind: DeliverPeer, Group: h, From: to, Sender: g.self, ViewID: g.view.ID, Data: slices.Clone(msg),
 		})
 		return Accepted
 	}
-	b := binary.AppendUvarint(make([]byte, 0, binary.MaxVarintLen64+len(msg)), uint64(g.view.ID))
-	e.links.Send(now, to, link.Peer, g.lid, append(b, msg...))
+	b := binary.AppendUvarint(e.links.Buffer(binary.MaxVarintLen64+len(msg)), uint64(g.view.ID))
+	e.links.SendLent(now, to, link.Peer, g.lid, append(b, msg...))
 	return Accepted
 }
 
@@ -138,13 +135,10 @@ func (e *Engine) SubmitReply(now clock.Time, h Handle, to core.Address, msg []by
 		g.handUp(Delivery{Kind: DeliverReply, Group: h, From: to, ViewID: g.view.ID, Data: slices.Clone(msg)})
 		return Accepted
 	case e.links.Queued(to, link.Reply, g.lid) > e.cfg.Limits.Transfer:
-		if !slices.Contains(g.crowded, to) {
-			g.crowded = append(g.crowded, to)
-		}
-		return Full
+		return g.refuse(crowd{to, link.Reply})
 	}
-	b := binary.AppendUvarint(make([]byte, 0, binary.MaxVarintLen64+len(msg)), uint64(g.view.ID))
-	e.links.Send(now, to, link.Reply, g.lid, append(b, msg...))
+	b := binary.AppendUvarint(e.links.Buffer(binary.MaxVarintLen64+len(msg)), uint64(g.view.ID))
+	e.links.SendLent(now, to, link.Reply, g.lid, append(b, msg...))
 	return Accepted
 }
 
@@ -177,7 +171,21 @@ func (g *group) peersFull(to core.Address) bool {
 	if to == g.e.cfg.Self {
 		return g.peers > 0 && g.peers >= g.e.cfg.Limits.PeerQueue
 	}
-	return g.e.links.Queued(to, link.Peer, g.lid) > g.e.cfg.Limits.Transfer
+	return g.e.links.Queued(to, link.Peer, g.lid) > g.e.cfg.Limits.Pending
+}
+
+// crowd is a lane on which there was no room.
+type crowd struct {
+	to   core.Address
+	kind link.Kind
+}
+
+// refuse notes that somebody waits for room.
+func (g *group) refuse(c crowd) Result {
+	if !slices.Contains(g.crowded, c) {
+		g.crowded = append(g.crowded, c)
+	}
+	return Full
 }
 
 // ConsumedPeers says that the application is done with point-to-point messages, of so many bytes in all.
@@ -190,16 +198,18 @@ func (e *Engine) ConsumedPeers(now clock.Time, h Handle, messages, bytes int) {
 	}
 }
 
-// roomForPeers tells those who wait to send point-to-point that there is room: for one of those that it was refused to,
-// at half of the limit.
+// roomForPeers tells those who wait to send point-to-point that there is room: on one of the lanes that refused, at
+// half of its limit.
 func (e *Engine) roomForPeers(g *group) {
-	for _, to := range g.crowded {
-		queued, limit := e.links.Queued(to, link.Peer, g.lid), e.cfg.Limits.Transfer
-		queued = min(queued, e.links.Queued(to, link.Reply, g.lid)) // either may have been refused
-		if to == e.cfg.Self {
+	for _, c := range g.crowded {
+		queued, limit := e.links.Queued(c.to, c.kind, g.lid), e.cfg.Limits.Pending
+		switch {
+		case c.kind == link.Reply:
+			limit = e.cfg.Limits.Transfer
+		case c.to == e.cfg.Self:
 			queued, limit = g.peers, e.cfg.Limits.PeerQueue
 		}
-		if queued <= limit/2 || g.view == nil || !g.view.Contains(to) {
+		if queued <= limit/2 || g.view == nil || !g.view.Contains(c.to) {
 			g.crowded = g.crowded[:0]
 			e.out.Events = append(e.out.Events, Event{Kind: EventPeerRoom, Group: g.handle})
 			return

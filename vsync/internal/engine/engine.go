@@ -92,6 +92,7 @@ func New(cfg Config) (*Engine, error) {
 	t := cfg.Timing
 	e.links = link.New(link.Config{
 		Incarnation: cfg.Self.Incarnation, Retry: t.LinkRetry, Ack: t.Ack, GiveUp: t.Stuck,
+		Lender: &e.lender,
 	}, e.box, e)
 	e.detect = detect.New(detect.Config{
 		Incarnation: cfg.Self.Incarnation, Interval: t.Heartbeat, Suspect: e.plantHaste(t.Suspect),

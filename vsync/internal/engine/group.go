@@ -52,10 +52,10 @@ type group struct {
 
 	fullAt uint64 // packets that had been taken from pack when a Submit was last refused
 
-	queued  int            // packets with the application
-	peers   int            // bytes of point-to-point messages with the application, peerCost added for each
-	crowded []core.Address // to whom a point-to-point message was refused
-	askAt   clock.Time     // when to ask others what they hold
+	queued  int        // packets with the application
+	peers   int        // bytes of point-to-point messages with the application, peerCost added for each
+	crowded []crowd    // where a point-to-point message or a reply was refused
+	askAt   clock.Time // when to ask others what they hold
 	asks    int
 	flushes []flushWait
 

@@ -38,7 +38,7 @@ func TestPeerMessages(t *testing.T) {
 // A receiver whose handlers take nothing closes the lane; the sender is refused in the end, and told when there is
 // room.
 func TestPeerBackPressure(t *testing.T) {
-	w := newNetOf(t, 2, func(c *Config) { c.Limits.Transfer, c.Limits.PeerQueue = 20_000, 20_000 })
+	w := newNetOf(t, 2, func(c *Config) { c.Limits.Pending, c.Limits.PeerQueue = 20_000, 20_000 })
 	w.run(time.Second)
 	var hs []Handle
 	for _, x := range w.nodes {

@@ -54,7 +54,8 @@ func (e *Engine) onPeer(m link.Message) bool {
 	if g.peers > 0 && g.peers >= e.cfg.Limits.PeerQueue || g.loading != nil && g.noRoom() {
 		return false // the lane keeps it, and its sender finds no room in the end
 	}
-	d := Delivery{Kind: DeliverPeer, From: who, Sender: g.view.Rank(who), ViewID: g.view.ID, Data: m.Data[n:]}
+	d := Delivery{Kind: DeliverPeer, From: who, Sender: g.view.Rank(who), ViewID: g.view.ID, Data: m.Data[n:],
+		Loan: m.Loan}
 	g.deliver(d)
 	if canary.Enabled && e.cfg.Canary == canary.PeerTwice {
 		g.deliver(d)

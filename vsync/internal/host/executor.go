@@ -207,7 +207,10 @@ func (x *executor) handle(d *engine.Delivery) {
 	case engine.DeliverPeer:
 		x.eaten.messages++
 		x.eaten.bytes += len(d.Data)
-		x.group.app.Peer(x.ctx, d.From, d.Data)
+		x.group.app.Peer(x.ctx, d)
+		if d.Loan != nil { // nobody kept it
+			d.Loan.Return()
+		}
 	case engine.DeliverEnd:
 		if x.role == "cast" {
 			x.group.app.End(d.Err)

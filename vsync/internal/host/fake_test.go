@@ -389,9 +389,9 @@ func (a *fakeApp) Cast(ctx context.Context, _ *engine.Delivery, msg []byte) {
 	}
 }
 
-func (a *fakeApp) Peer(ctx context.Context, _ core.Address, msg []byte) {
+func (a *fakeApp) Peer(ctx context.Context, d *engine.Delivery) {
 	if a.peer != nil {
-		a.peer(ctx, msg)
+		a.peer(ctx, d.Data)
 	}
 }
 

@@ -26,7 +26,7 @@ type App interface {
 	// engine hands them up. It is called by the engine's owner: it must neither block nor call the host.
 	Early(d *engine.Delivery)
 	Cast(ctx context.Context, d *engine.Delivery, msg []byte)
-	Peer(ctx context.Context, from core.Address, msg []byte)
+	Peer(ctx context.Context, d *engine.Delivery)
 	View(ctx context.Context, v *core.View)
 	MakeState(ctx context.Context, v *core.View, w *StateWriter) error
 	LoadState(ctx context.Context, piece []byte) error // owns piece

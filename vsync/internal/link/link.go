@@ -14,6 +14,7 @@ import (
 	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/dataplane/clock"
 	"github.com/khamsin-io/khamsin/dataplane/frame"
+	"github.com/khamsin-io/khamsin/dataplane/loan"
 	"github.com/khamsin-io/khamsin/dataplane/wire"
 	"github.com/khamsin-io/khamsin/vsync/core"
 	"github.com/khamsin-io/khamsin/vsync/internal/pdu"
@@ -39,6 +40,7 @@ const (
 	backoffMax = 5          // doublings of the retransmission interval
 	ackEvery   = window / 4 // packets after which an acknowledgement does not wait
 	flagMore   = 1          // flags: the message goes on in the next packet
+	flagMany   = 2          // flags: several messages, each behind its length
 	peersMax   = 1 << 16    // peers remembered
 	incMask    = 1<<32 - 1  // low 32 bits of an incarnation
 )
@@ -52,9 +54,10 @@ type Message struct {
 	Kind  Kind
 	Group uint32
 	Data  []byte
+	Loan  *loan.Loan // of the memory of Data, when that can be returned: that of short point-to-point messages
 }
 
-// Handler receives whole messages. The bytes are its own.
+// Handler receives whole messages. The bytes are its own, until it returns the loan.
 type Handler interface {
 	// OnMessage takes a message. False means that there is no room for it now: the lane keeps it and takes nothing more
 	// from the network until Kick is called and the message is taken.
@@ -72,6 +75,7 @@ type Config struct {
 	Ack         time.Duration // longest wait before an acknowledgement
 	Message     int           // bytes of one message; zero means messageMax
 	GiveUp      time.Duration // without progress of a control lane before OnSilent; zero: never
+	Lender      *loan.Lender  // of received messages; nil: one of its own
 }
 
 type laneID struct {
@@ -90,9 +94,9 @@ type lane struct {
 	id laneID
 	ep dataplane.Endpoint
 
-	queue   [][]byte // messages not yet cut into packets; the first may be partly cut
-	cut     int      // bytes of queue[0] that are cut
-	queued  int      // bytes in queue
+	queue   queue // messages not yet cut into packets; the first may be partly cut
+	cut     int   // bytes of the first that are cut
+	queued  int   // bytes in queue
 	unacked []frame.Frame
 	ackedTo core.Seq // sent packets up to here are acknowledged
 	sentTo  core.Seq
@@ -105,6 +109,7 @@ type lane struct {
 	partial    []byte
 	overlong   bool     // the message being put together is above the limit: what is left of it is dropped
 	refused    *Message // whole, and not taken by the handler
+	behind     []byte   // messages of the same packet behind the refused one
 	ackAt      clock.Time
 	ackOwed    int
 	active     bool // listed in Links.active
@@ -122,6 +127,8 @@ type Links struct {
 	refused []*lane         // lanes with a refused message
 	starved []*lane         // lanes that found no frame to send with, the first to find none first
 	closed  bool            // nothing is sent or taken any more
+	spare   int             // bytes of spares
+	spares  [][]byte        // buffers of sent messages
 	Count   Counters
 }
 
@@ -129,6 +136,9 @@ type Links struct {
 func New(cfg Config, out *pdu.Outbox, to Handler) *Links {
 	if cfg.Message == 0 {
 		cfg.Message = messageMax
+	}
+	if cfg.Lender == nil {
+		cfg.Lender = new(loan.Lender)
 	}
 	return &Links{cfg: cfg, out: out, to: to, peers: map[uint64]*peer{}, dead: map[uint64]bool{}}
 }
@@ -161,9 +171,12 @@ func (l *Links) Send(now clock.Time, to core.Address, k Kind, group uint32, msg 
 	if l.dead[to.Incarnation] || l.closed {
 		return
 	}
-	x := l.lane(laneID{to.Incarnation, k, group}, to.Endpoint())
-	x.queue = append(x.queue, msg)
-	x.queued += len(msg)
+	l.enqueue(now, l.lane(laneID{to.Incarnation, k, group}, to.Endpoint()), outgoing{bytes: msg})
+}
+
+func (l *Links) enqueue(now clock.Time, x *lane, m outgoing) {
+	x.queue.push(m)
+	x.queued += len(m.bytes)
 	l.pump(now, x)
 }
 
@@ -189,7 +202,7 @@ func (l *Links) Acked(to core.Address, k Kind, group uint32) bool {
 	}
 	for _, x := range p.lanes {
 		if x.id == (laneID{to.Incarnation, k, group}) {
-			return len(x.queue) == 0 && len(x.unacked) == 0
+			return x.queue.empty() && len(x.unacked) == 0
 		}
 	}
 	return true
@@ -198,7 +211,7 @@ func (l *Links) Acked(to core.Address, k Kind, group uint32) bool {
 // Idle tells whether everything sent to a process was acknowledged.
 func (l *Links) Idle() bool {
 	for _, x := range l.active {
-		if len(x.unacked) > 0 || len(x.queue) > 0 {
+		if len(x.unacked) > 0 || !x.queue.empty() {
 			return false
 		}
 	}
@@ -228,7 +241,8 @@ func (l *Links) drop(x *lane) {
 	for _, f := range x.ahead { // order-free: every frame goes
 		l.out.Arena().Tx().Release(f)
 	}
-	x.unacked, x.ahead, x.queue, x.queued, x.partial, x.refused = nil, nil, nil, 0, nil, nil
+	x.unacked, x.ahead, x.queue, x.queued, x.partial, x.refused = nil, nil, queue{}, 0, nil, nil
+	x.behind = nil
 	x.retryAt, x.ackAt = clock.Never, clock.Never
 }
 
@@ -241,54 +255,6 @@ func (l *Links) Release() {
 		}
 	}
 	l.active = nil
-}
-
-// pump cuts queued messages into packets as the window allows.
-func (l *Links) pump(now clock.Time, x *lane) {
-	for len(x.queue) > 0 && len(x.unacked) < window {
-		msg := x.queue[0]
-		n := min(len(msg)-x.cut, l.out.Room())
-		more := x.cut+n < len(msg)
-		if !l.transmit(x, msg[x.cut:x.cut+n], more) {
-			if !x.starved {
-				x.starved = true
-				l.starved = append(l.starved, x)
-			}
-			break
-		}
-		x.cut += n
-		x.queued -= n
-		if !more {
-			x.queue[0] = nil
-			x.queue = x.queue[1:]
-			x.cut = 0
-		}
-	}
-	if (len(x.unacked) > 0 || len(x.queue) > 0) && x.retryAt == clock.Never {
-		x.retryAt = now.Add(l.cfg.Retry)
-		x.waitsAt = now
-		l.activate(x)
-	}
-}
-
-func (l *Links) transmit(x *lane, part []byte, more bool) bool {
-	h := wire.Header{
-		Kind: wire.KindLink, Group: x.id.group, View: l.cfg.Incarnation, Seq: uint64(x.sentTo + 1),
-		Rank: uint32(x.id.peer & incMask), Aux: uint32(x.id.kind),
-	}
-	if more {
-		h.Flags = flagMore
-	}
-	f, ok := l.out.Make(&h, part)
-	if !ok {
-		return false
-	}
-	x.sentTo++
-	x.unacked = append(x.unacked, f)
-	l.out.Arena().Retain(f)
-	l.out.Unicast(f, x.ep)
-	l.Count.Sent++
-	return true
 }
 
 // OnAck takes an acknowledgement in.
@@ -364,71 +330,6 @@ func (l *Links) OnPacket(now clock.Time, h *wire.Header, f frame.Frame, from dat
 	}
 }
 
-// advance takes the packets that are next, until one is missing or a message is refused.
-func (l *Links) advance(now clock.Time, x *lane) {
-	for x.refused == nil {
-		f, ok := x.ahead[x.receivedTo+1]
-		if !ok {
-			return
-		}
-		delete(x.ahead, x.receivedTo+1)
-		x.receivedTo++
-		x.ackOwed++
-		l.take(now, x, f)
-	}
-}
-
-// Kick offers the messages that were refused again.
-func (l *Links) Kick(now clock.Time) {
-	list := l.refused
-	l.refused = nil
-	for _, x := range list {
-		m := x.refused
-		if m == nil {
-			continue
-		}
-		if x.refused = nil; !l.to.OnMessage(now, *m) {
-			x.refused = m
-			l.refused = append(l.refused, x)
-			continue
-		}
-		l.advance(now, x)
-		l.sendAck(x)
-	}
-}
-
-// take appends a packet to the message being put together, and hands the message up when it is whole.
-func (l *Links) take(now clock.Time, x *lane, f frame.Frame) {
-	var h wire.Header
-	b := l.out.Arena().Bytes(f)
-	if h.Peek(b) != nil {
-		l.out.Arena().Tx().Release(f)
-		return
-	}
-	b = b[l.out.Head():]
-	switch {
-	case x.overlong:
-	case len(x.partial)+len(b) > l.cfg.Message:
-		l.Count.Malformed++
-		x.partial, x.overlong = nil, true
-	default:
-		x.partial = append(x.partial, b...)
-	}
-	l.out.Arena().Tx().Release(f)
-	if h.Flags&flagMore != 0 {
-		return
-	}
-	msg, overlong := x.partial, x.overlong
-	x.partial, x.overlong = nil, false
-	if !overlong {
-		m := Message{x.id.peer, x.id.kind, x.id.group, msg}
-		if !l.to.OnMessage(now, m) {
-			x.refused = &m
-			l.refused = append(l.refused, x)
-		}
-	}
-}
-
 func (l *Links) sendAck(x *lane) {
 	x.ackOwed, x.ackAt = 0, clock.Never
 	h := wire.Header{
@@ -489,7 +390,7 @@ func (l *Links) retry(now clock.Time, x *lane) {
 	}
 	x.retryAt = max(x.retryAt, now+1)
 	l.pump(now, x)
-	if len(x.unacked) == 0 && len(x.queue) == 0 {
+	if len(x.unacked) == 0 && x.queue.empty() {
 		x.retryAt = clock.Never
 	}
 }

@@ -31,7 +31,7 @@ func TestLanes(t *testing.T) {
 			}
 		}
 		for _, x := range w.ends {
-			x.refuse = false
+			x.refuse, x.room = false, 0
 			x.links.Kick(w.now)
 			x.drain()
 		}
@@ -311,5 +311,70 @@ func TestMessageAboveTheLimit(t *testing.T) {
 	}
 	if b.links.Count.Malformed != 2 {
 		t.Errorf("counted %+v", b.links.Count)
+	}
+}
+
+// Messages that had to wait for the window share packets; those that are refused in the middle of one, and those behind
+// them, are not lost; buffers are lent again.
+func TestMessagesShareAPacket(t *testing.T) {
+	w := newNet(t, 2, 1024)
+	defer w.close()
+	a, b := w.ends[0], w.ends[1]
+	const count = 1000
+	var want []string
+	for i := range count {
+		want = append(want, fmt.Sprint("message ", i))
+		a.sendLent(b, Peer, 1, want[i])
+	}
+	a.sendLent(b, Peer, 1, strings.Repeat("long", 300)) // in packets of its own
+	a.sendLent(b, Peer, 1, "the last")
+	want = append(want, strings.Repeat("long", 300), "the last")
+	b.room = 70 // in the middle of the first shared packet
+	w.arriveAll()
+	for range 3 {
+		w.tick(w.now.Add(retryAfter))
+		w.arriveAll()
+	}
+	if len(b.got) != 70 {
+		t.Fatalf("%d messages were taken, there was room for 70", len(b.got))
+	}
+	for b.refuse {
+		b.refuse, b.room = false, 7
+		b.links.Kick(w.now)
+		b.drain()
+		w.settle()
+	}
+	var got []string
+	for _, m := range b.got {
+		got = append(got, string(m.Data))
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%d messages of %d came, or in another order", len(got), len(want))
+	}
+	if n := a.links.Count.Sent; n > window+count/10 {
+		t.Errorf("%d packets for %d messages of a dozen bytes", n, count)
+	}
+	if n := a.links.spare; n < count*bufferMin/2 || n > sparesMax {
+		t.Errorf("%d bytes of buffers are kept", n)
+	}
+}
+
+// A packet of several messages that does not hold what it says is counted, and ends nothing else.
+func TestMalformedSharedPackets(t *testing.T) {
+	w := newNet(t, 2, 64)
+	defer w.close()
+	a, b := w.ends[0], w.ends[1]
+	tooLong := []byte{1, 7, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1}
+	for i, body := range [][]byte{{5, 1, 2}, {0x80}, tooLong, {}} {
+		h := wire.Header{Kind: wire.KindLink, Flags: flagMany, View: a.self.Incarnation, Seq: uint64(i + 1),
+			Rank: uint32(b.self.Incarnation & incMask), Aux: uint32(Peer)}
+		data := append(make([]byte, wire.HeaderLen), body...)
+		h.Encode(data)
+		wire.Seal(data)
+		b.take(&h, flight{b.self.Endpoint(), a.self.Endpoint(), data})
+		b.drain()
+	}
+	if len(b.got) != 1 || !slices.Equal(b.got[0].Data, []byte{7}) || b.links.Count.Malformed != 3 {
+		t.Errorf("took %v, counted %d malformed", b.got, b.links.Count.Malformed)
 	}
 }

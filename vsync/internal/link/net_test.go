@@ -35,6 +35,7 @@ type end struct {
 	self   core.Address
 	got    []Message
 	refuse bool // OnMessage says that there is no room
+	room   int  // messages that OnMessage takes before it refuses; 0: any number
 }
 
 // net is a few processes and the packets under way between them.
@@ -85,7 +86,13 @@ func (x *end) OnMessage(_ clock.Time, m Message) bool {
 	if x.refuse {
 		return false
 	}
-	x.got = append(x.got, m)
+	if x.got = append(x.got, m); m.Loan != nil {
+		x.got[len(x.got)-1].Data = slices.Clone(m.Data)
+		m.Loan.Return()
+	}
+	if x.room--; x.room == 0 {
+		x.refuse = true
+	}
 	return true
 }
 
@@ -99,6 +106,12 @@ func (x *end) drain() {
 
 func (x *end) send(to *end, k Kind, group uint32, msg string) {
 	x.links.Send(x.net.now, to.self, k, group, []byte(msg))
+	x.drain()
+}
+
+// sendLent is send in a buffer of the lanes, which is theirs again when the packets are made.
+func (x *end) sendLent(to *end, k Kind, group uint32, msg string) {
+	x.links.SendLent(x.net.now, to.self, k, group, append(x.links.Buffer(len(msg)), msg...))
 	x.drain()
 }
 
@@ -175,12 +188,26 @@ func (w *net) step(t *rapid.T, sent map[laneName][]string) {
 		}
 		kind := Kind(rapid.IntRange(0, int(kinds)-1).Draw(t, "kind"))
 		group := uint32(rapid.IntRange(0, 1).Draw(t, "group"))
-		msg := rapid.StringOfN(rapid.Rune(), 0, 900, 900).Draw(t, "message")
 		name := laneName{i, to, kind, group}
-		sent[name] = append(sent[name], msg)
-		x.send(w.ends[to], kind, group, msg)
+		count, send := 1, x.send
+		if rapid.Bool().Draw(t, "lent") {
+			send = x.sendLent
+		}
+		if k == 2 { // more than fit the window: they share packets
+			count = rapid.IntRange(window, 3*window).Draw(t, "count")
+		}
+		msg := rapid.StringOfN(rapid.Rune(), 0, 900/count, 900/count).Draw(t, "message")
+		for j := range count {
+			each := msg[:len(msg)*j/max(count-1, 1)] // of all lengths
+			if j == count-1 {
+				each = msg
+			}
+			sent[name] = append(sent[name], each)
+			send(w.ends[to], kind, group, each)
+		}
 	case k == 3:
 		x.refuse = rapid.Bool().Draw(t, "refuse")
+		x.room = rapid.IntRange(0, 5).Draw(t, "room")
 		if !x.refuse {
 			x.links.Kick(w.now)
 			x.drain()

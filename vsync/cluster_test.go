@@ -23,14 +23,22 @@ const patience = 20 * time.Second
 // codeNumber is the code of messages that carry a number.
 const codeNumber Code = 1
 
-// quick are options for systems that live for one test.
+// hubs are those that had a system.
+var hubs sync.Map
+
+// quick are options for systems that live for one test. The first one on a hub need not look for others. Those that
+// come later find it at once; they look so long that a busy machine does not make them found a second system.
 func quick(hub *mem.Hub, opts ...Option) []Option {
 	suspect := 400 * time.Millisecond
 	if raceEnabled {
 		suspect = 2 * time.Second // the race detector makes everything slow
 	}
+	discovery := time.Millisecond
+	if _, had := hubs.LoadOrStore(hub, true); had {
+		discovery = time.Second
+	}
 	return append([]Option{
-		WithTransport(Mem(hub)), WithDiscovery(60 * time.Millisecond), WithHeartbeat(50 * time.Millisecond),
+		WithTransport(Mem(hub)), WithDiscovery(discovery), WithHeartbeat(50 * time.Millisecond),
 		WithSuspectAfter(suspect), WithMute(),
 	}, opts...)
 }

@@ -12,6 +12,9 @@ import (
 
 // The comparison of AF_XDP receivers gets packets by each way, and never more than were sent.
 func TestXDPBaseline(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a comparison of speeds: the long run makes it")
+	}
 	needNetns(t)
 	netns.Require(t, "xdp", bpf.ProbeDemux())
 	t.Setenv(memberFlag, "1")

@@ -78,6 +78,9 @@ func TestEnginesAreDeterministic(t *testing.T) {
 
 // The weather must be bad enough to mean something: over some seeds every kind of trouble happens.
 func TestWeatherIsBadEnough(t *testing.T) {
+	if testing.Short() {
+		t.Skip("statistics of many seeds: the long run has them")
+	}
 	var sum Stats
 	for seed := uint64(1); seed <= 40; seed++ {
 		s := Run(Options{Seed: seed}).Stats
@@ -98,6 +101,9 @@ func TestWeatherIsBadEnough(t *testing.T) {
 //
 // rows: FLU-10, FD-16
 func TestRaritiesHappen(t *testing.T) {
+	if testing.Short() {
+		t.Skip("statistics of many seeds: the long run has them")
+	}
 	for _, k := range []struct {
 		what  string
 		drawn func(w *World) bool

@@ -76,10 +76,10 @@ func TestMissingStep(t *testing.T) {
 
 // The guest's script is one that a shell reads, with every step of its machine, and it fails when one of them does.
 func TestScript(t *testing.T) {
-	p := &plan{builds: map[string]string{"./a": "a"}}
+	p := &plan{}
 	p.steps = []step{
 		{name: "good", command: "true", limit: time.Minute},
-		{name: "bad", machine: 1, pkg: "./a", command: "PROGRAM", limit: time.Minute},
+		{name: "bad", machine: 1, runs: testsOf("./a"), command: "PROGRAM", limit: time.Minute},
 		{name: "other", machine: 2, command: "true", limit: time.Minute},
 	}
 	script := p.script(1)
@@ -104,23 +104,33 @@ func TestScript(t *testing.T) {
 	}
 }
 
-// Every step's package is built once, and what the tree does not have is left out.
+// Every step's package is built once, and one that is not there is an error.
 func TestPlan(t *testing.T) {
+	if p, err := newPlan("", ""); err == nil {
+		t.Errorf("a plan without packages: %+v", p)
+	}
 	t.Chdir("../..")
 	p, err := newPlan("", "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range p.steps {
-		if s.pkg != "" && p.builds[s.pkg] == "" {
+		if s.runs.pkg != "" && !p.builds[s.runs] {
 			t.Errorf("step %s has no binary", s.name)
 		}
 	}
 	for _, name := range []string{"transport", "virtual-synchrony", "demo", "peers-1%-loss", "objects",
-		"objects-1%-loss"} {
+		"objects-1%-loss", "daemons", "perf-bulk"} {
 		if !slices.ContainsFunc(p.steps, func(s step) bool { return s.name == name }) {
 			t.Errorf("step %s is left out", name)
 		}
+	}
+	names := map[string]binary{}
+	for b := range p.builds {
+		if other, ok := names[b.name()]; ok {
+			t.Errorf("%v and %v are both built as %s", b, other, b.name())
+		}
+		names[b.name()] = b
 	}
 	if _, err := newPlan("nosuchstep", ""); err == nil {
 		t.Error("a plan without steps")

@@ -15,9 +15,9 @@ BASE ?= HEAD
 BPF_CC = clang-14
 
 # What the tag rdma changes, and its tests on a host with a device.
-RDMA_PACKAGES = ./transports/rdma ./vsync ./oob ./cmd/khamsin
+RDMA_PACKAGES = ./transports/rdma ./vsync ./vsync/field ./oob ./cmd/khamsin
 RDMA_HERE = $(GO) test -count=1 -tags rdma -v ./transports/rdma && \
-	$(GO) test -count=1 -tags rdma -v -run RDMA ./vsync ./oob ./cmd/khamsin
+	$(GO) test -count=1 -tags rdma -v -run RDMA ./vsync ./vsync/field ./oob ./cmd/khamsin
 
 PLATFORMS = windows/amd64 darwin/arm64 linux/arm64 android/arm64
 

@@ -120,7 +120,7 @@ func TestPlan(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"transport", "virtual-synchrony", "demo", "peers-1%-loss", "objects",
-		"objects-1%-loss", "daemons", "perf-bulk"} {
+		"objects-1%-loss", "daemons", "perf-bulk", "perf-local", "checkers"} {
 		if !slices.ContainsFunc(p.steps, func(s step) bool { return s.name == name }) {
 			t.Errorf("step %s is left out", name)
 		}

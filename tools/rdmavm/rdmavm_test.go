@@ -194,3 +194,57 @@ func TestWaitFor(t *testing.T) {
 		t.Error("a wait in vain ended well")
 	}
 }
+
+// playedMachine is a program in QEMU's place: machine 1 never boots for the first DEAD times; else its step ends with
+// exit code RC.
+const playedMachine = `#!/bin/sh
+for a; do
+	case $a in
+	file:*) console=${a#file:} ;;
+	stream,*) wire=${a#*addr.path=}; wire=${wire%,server=*} ;;
+	esac
+done
+dir=$(dirname "$console") name=$(basename "$(dirname "$console")")
+echo >>"$COUNT/$name.count"
+: >"$wire"
+if [ "$name" = machine1 ] && [ "$(wc -l <"$COUNT/$name.count")" -le "$DEAD" ]; then exit 1; fi
+printf 'STEP one\nSTEP-END one %d 1.0 2.0\n' "$RC" >"$dir/out.log"
+echo "$RC" >"$dir/rc"
+echo RIG-READY >"$console"
+exit $((RC << 1 | 1))
+`
+
+// A run is tried once more when a machine never booted, and never when its steps had begun.
+func TestRetry(t *testing.T) {
+	path := t.TempDir()
+	if err := os.WriteFile(filepath.Join(path, "qemu-system-x86_64"), []byte(playedMachine), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", path+":"+os.Getenv("PATH"))
+	for _, tc := range []struct {
+		dead, rc string
+		want     error
+		times    int
+	}{
+		{"0", "0", nil, 1}, {"1", "0", nil, 2}, {"2", "0", errNeverBooted, 2}, {"0", "1", errSteps, 1},
+		{"1", "1", errSteps, 2},
+	} {
+		dir := t.TempDir()
+		t.Setenv("COUNT", dir)
+		t.Setenv("DEAD", tc.dead)
+		t.Setenv("RC", tc.rc)
+		if err := os.Mkdir(filepath.Join(dir, "bin"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		p := &plan{steps: []step{{name: "one", command: "true", limit: time.Minute}}}
+		err := runMachines(context.Background(), options{}, machines(dir, kernel{}, "", 1), p)
+		if !errors.Is(err, tc.want) || err != nil && tc.want == nil {
+			t.Errorf("dead %s times, exit code %s: %v", tc.dead, tc.rc, err)
+		}
+		times, err := os.ReadFile(filepath.Join(dir, "machine1.count"))
+		if err != nil || len(times) != tc.times {
+			t.Errorf("dead %s times, exit code %s: started %d times, want %d; %v", tc.dead, tc.rc, len(times), tc.times,
+				err)
+		}
+	}
+}

@@ -5,11 +5,13 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/khamsin-io/khamsin/cmd/khamsin/internal/objects"
 	"github.com/khamsin-io/khamsin/oob"
@@ -37,16 +39,35 @@ func rdmaInterface(t *testing.T) string {
 // patientConfig lets members be silent for longer, where the processor is emulated.
 const patientConfig = "heartbeat = \"250ms\"\nsuspect_after = \"5s\"\n"
 
+// rdmaDaemons starts three daemons over RDMA.
+func rdmaDaemons(t *testing.T) *daemons {
+	t.Helper()
+	config := filepath.Join(t.TempDir(), "khamsin.toml")
+	if err := os.WriteFile(config, []byte(patientConfig), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return startDaemons(t, 3, "--transport", "rdma", "--interface", rdmaInterface(t), "--config", config)
+}
+
+// status asks a daemon itself, which is quicker than a client's process.
+func (d *daemons) status(on *daemon) (s objects.Status) {
+	d.t.Helper()
+	c, err := objects.Dial(on.socket)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if err := errors.Join(c.Call(d.t.Context(), "status", nil, &s, nil), c.Close()); err != nil {
+		d.t.Fatal(err)
+	}
+	return s
+}
+
 // Daemons that were told no more than the transport write objects from memory to memory.
 //
 // rows: FUT-04
 func TestRDMADaemons(t *testing.T) {
 	const size = 16_000_001
-	config := filepath.Join(t.TempDir(), "khamsin.toml")
-	if err := os.WriteFile(config, []byte(patientConfig), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	d := startDaemons(t, 3, "--transport", "rdma", "--interface", rdmaInterface(t), "--config", config)
+	d := rdmaDaemons(t)
 	a, b, c := d.all[0], d.all[1], d.all[2]
 	path, want := d.file("f", size)
 	d.must(a, "put", path)
@@ -64,8 +85,7 @@ func TestRDMADaemons(t *testing.T) {
 	}
 	var written uint64
 	for i, on := range d.all {
-		var s objects.Status
-		d.json(on, &s, "status")
+		s := d.status(on)
 		st, landed := &s.Stats, uint64(size)
 		if i == 0 {
 			landed = 0
@@ -85,6 +105,51 @@ func TestRDMADaemons(t *testing.T) {
 		!strings.Contains(out, "written from memory to memory: ") {
 		t.Errorf("status: %s", out)
 	}
+}
+
+// A daemon that is killed in the middle of its writes is replaced by the other one that has the object.
+//
+// rows: FUT-04, OOB-42
+func TestRDMADaemonIsKilled(t *testing.T) {
+	const size = 64 << 20
+	d := rdmaDaemons(t)
+	c := d.all[2]
+	path, want := d.file("f", size)
+	d.must(d.all[0], "put", path, "--to", "#0", "--to", "#1")
+	before := []uint64{d.status(d.all[0]).Stats.WrittenBytes, d.status(d.all[1]).Stats.WrittenBytes}
+	replicate := d.command("replicate", "f", "--to", "all", "--name", c.name)
+	if err := replicate.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(daemonsPatience); d.status(c).Stats.LandedBytes < size/8; {
+		if time.Now().After(deadline) {
+			t.Fatalf("nothing is written: %+v", d.status(c))
+		}
+	}
+	source, other := 0, 1
+	if d.status(d.all[1]).Stats.WrittenBytes > before[1] {
+		source, other = 1, 0
+	}
+	if err := d.all[source].cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if n := d.status(c).Stats.LandedBytes; n >= size {
+		t.Errorf("all %d bytes had come before the kill", n)
+	}
+	if err := replicate.Wait(); err != nil {
+		t.Errorf("replicate: %v", err)
+	}
+	got := filepath.Join(d.dir, "got")
+	d.must(c, "get", "f", got)
+	if b, err := os.ReadFile(got); err != nil || !bytes.Equal(b, want) {
+		t.Errorf("the file that get wrote differs: %v", err)
+	}
+	wrote, st := d.status(d.all[other]).Stats.WrittenBytes-before[other], d.status(c).Stats
+	if wrote == 0 {
+		t.Error("the other holder wrote nothing")
+	}
+	t.Logf("MEASURED: a daemon was killed while it wrote; the other one wrote %d of %d bytes, %d bytes landed and %d "+
+		"came by TCP", wrote, size, st.LandedBytes, st.LinkReceived)
 }
 
 // Processes over RDMA agree, though one of them is killed and another one joins.

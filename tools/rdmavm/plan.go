@@ -71,18 +71,17 @@ func allSteps() []step {
 		{"objects-1%-loss", 0, oob, "env KHAMSIN_RDMA_LOSS=1 " + testCall + "-test.run ^TestRDMA", 5 * time.Minute},
 		{"loss-off", 0, binary{}, "/usr/sbin/tc qdisc del dev eth0 root", time.Minute},
 		{"transport", 1, rdma, testCall + "-test.skip ^TestPeers", 9 * time.Minute},
-		{"checkers", 2, testsOf("./vsync/field"), "env KHAMSIN_FIELD=3 " + testCall +
+		{"checkers", 1, testsOf("./vsync/field"), "env KHAMSIN_FIELD=3 " + testCall +
 			"-test.run ^TestRDMACheckers", 9 * time.Minute},
+		{"demo", 1, commands, testCall + "-test.run ^TestRDMADemo", 3 * time.Minute},
+		{"daemons", 1, commands, testCall + "-test.run ^TestRDMADaemon", 5 * time.Minute},
+		{"perf-bulk", 1, commands, testCall + "-test.run ^TestRDMAPerfBulk", 5 * time.Minute},
+		{"perf-local", 1, commands, testCall + "-test.run ^TestRDMAPerfLocal", 5 * time.Minute},
+		{"bpf", 1, testsOf("./bpf"), testCall, 3 * time.Minute},
 		{"no-library", 2, program, noLibrary, time.Minute},
 		{"no-device", 2, program, "PROGRAM demo --transport rdma 2>&1 | grep \"no RDMA device: interface .lo.\"",
 			time.Minute},
-		{"demo", 2, commands, testCall + "-test.run ^TestRDMADemo", 3 * time.Minute},
-		{"daemons", 2, commands, testCall + "-test.run ^TestRDMADaemons", 5 * time.Minute},
-		{"perf-bulk", 2, commands, testCall + "-test.run ^TestRDMAPerfBulk", 5 * time.Minute},
-		{"perf-local", 2, commands, testCall + "-test.run ^TestRDMAPerfLocal", 5 * time.Minute},
-		{"bpf", 1, testsOf("./bpf"), testCall, 3 * time.Minute},
-		{"xdp", 2, testsOf("./transports/xdp"), testCall + "-test.short -test.skip //without-multicast",
-			9 * time.Minute},
+		{"xdp", 2, testsOf("./transports/xdp"), "PROGRAM -test.v -test.timeout=1080s", 19 * time.Minute},
 		{"small-limit", 2, testsOf("./cmd/khamsin/internal/tuning"), "env KHAMSIN_DISPOSABLE=1 " + testCall +
 			"-test.run ^TestSmallLimit", 5 * time.Minute},
 	}

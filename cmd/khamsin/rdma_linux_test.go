@@ -8,36 +8,15 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/khamsin-io/khamsin/cmd/khamsin/internal/objects"
+	"github.com/khamsin-io/khamsin/dataplane/transporttest"
 	"github.com/khamsin-io/khamsin/oob"
 	"github.com/khamsin-io/khamsin/perf"
 )
-
-// rdmaInterface returns the interface of the device that the environment names. Without one the test is skipped, or
-// fails where it must not be.
-func rdmaInterface(t *testing.T) string {
-	t.Helper()
-	device := os.Getenv("KHAMSIN_RDMA_DEV")
-	if device == "" {
-		if slices.Contains(strings.Split(os.Getenv("KHAMSIN_REQUIRE"), ","), "rdma") {
-			t.Fatal("no RDMA device, which KHAMSIN_REQUIRE demands: KHAMSIN_RDMA_DEV is not set")
-		}
-		t.Skip("no RDMA device: KHAMSIN_RDMA_DEV is not set")
-	}
-	files, _ := filepath.Glob(filepath.Join("/sys/class/infiniband", device, "ports/1/gid_attrs/ndevs/*"))
-	for _, file := range files {
-		if name, err := os.ReadFile(file); err == nil { // places without an address cannot be read
-			return strings.TrimSpace(string(name))
-		}
-	}
-	t.Fatalf("no address of device %s belongs to an interface", device)
-	return ""
-}
 
 // patientConfig lets members be silent for longer, where the processor is emulated.
 const patientConfig = "heartbeat = \"250ms\"\nsuspect_after = \"5s\"\n"
@@ -49,7 +28,7 @@ func rdmaDaemons(t *testing.T) *daemons {
 	if err := os.WriteFile(config, []byte(patientConfig), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return startDaemons(t, 3, "--transport", "rdma", "--interface", rdmaInterface(t), "--config", config)
+	return startDaemons(t, 3, "--transport", "rdma", "--interface", transporttest.RDMAInterface(t), "--config", config)
 }
 
 // status asks a daemon itself, which is quicker than a client's process.
@@ -157,7 +136,7 @@ func TestRDMADaemonIsKilled(t *testing.T) {
 
 // Processes over RDMA agree, though one of them is killed and another one joins.
 func TestRDMADemo(t *testing.T) {
-	t.Setenv("ISIS_NETWORK_INTERFACES", rdmaInterface(t))
+	t.Setenv("ISIS_NETWORK_INTERFACES", transporttest.RDMAInterface(t))
 	out, err := program(t, "demo", "--transport", "rdma", "--members", "3", "--seed", "1", "--suspect-after", "5s")
 	if err != nil || !strings.Contains(out, "AGREE: 3 members") || !strings.Contains(out, "1 killed, 1 joined") {
 		t.Errorf("%v", err)
@@ -170,7 +149,7 @@ func TestRDMADemo(t *testing.T) {
 // rows: FUT-04
 func TestRDMAPerfBulk(t *testing.T) {
 	const size, receivers = 16 << 20, 2
-	t.Setenv("ISIS_NETWORK_INTERFACES", rdmaInterface(t))
+	t.Setenv("ISIS_NETWORK_INTERFACES", transporttest.RDMAInterface(t))
 	var r perf.BulkResult
 	measured(t, &r, "perf", "bulk", "--transport", "rdma", "--receivers", "2", "--size", "16777216", "--json")
 	if !r.Equal || r.Written != receivers*size || r.WireRatio < receivers || r.WireRatio > receivers+0.1 ||
@@ -183,7 +162,7 @@ func TestRDMAPerfBulk(t *testing.T) {
 
 // Messages are measured over RDMA too, whichever way members wait for packets.
 func TestRDMAPerfLocal(t *testing.T) {
-	t.Setenv("ISIS_NETWORK_INTERFACES", rdmaInterface(t))
+	t.Setenv("ISIS_NETWORK_INTERFACES", transporttest.RDMAInterface(t))
 	for _, waiting := range []string{"adaptive", "block", "busy"} {
 		var r perf.Result
 		measured(t, &r, "perf", "local", "--transport", "rdma", "--members", "2", "--waiting", waiting, "--rate", "200",

@@ -71,6 +71,7 @@ func allSteps() []step {
 		{"objects-1%-loss", 0, oob, "env KHAMSIN_RDMA_LOSS=1 " + testCall + "-test.run ^TestRDMA", 5 * time.Minute},
 		{"loss-off", 0, binary{}, "/usr/sbin/tc qdisc del dev eth0 root", time.Minute},
 		{"transport", 1, rdma, testCall + "-test.skip ^TestPeers", 9 * time.Minute},
+		{"work", 1, vsync, testCall + "-test.run ^TestRDMAWork", 5 * time.Minute},
 		{"checkers", 1, testsOf("./vsync/field"), "env KHAMSIN_FIELD=3 " + testCall +
 			"-test.run ^TestRDMACheckers", 9 * time.Minute},
 		{"demo", 1, commands, testCall + "-test.run ^TestRDMADemo", 3 * time.Minute},

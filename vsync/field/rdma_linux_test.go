@@ -5,16 +5,13 @@ package field
 import (
 	"math/rand/v2"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/khamsin-io/khamsin/dataplane"
+	"github.com/khamsin-io/khamsin/dataplane/transporttest"
 	"github.com/khamsin-io/khamsin/vsync"
 )
 
@@ -30,28 +27,12 @@ type device struct {
 	host map[dataplane.Endpoint]int64
 }
 
-// newDevice returns the device that the environment names. Without one the test is skipped, or fails where it must not
-// be.
+// newDevice returns the device that the environment names.
 func newDevice(t *testing.T) *device {
 	t.Helper()
-	name := os.Getenv("KHAMSIN_RDMA_DEV")
-	if name == "" {
-		if slices.Contains(strings.Split(os.Getenv("KHAMSIN_REQUIRE"), ","), "rdma") {
-			t.Fatal("no RDMA device, which KHAMSIN_REQUIRE demands: KHAMSIN_RDMA_DEV is not set")
-		}
-		t.Skip("no RDMA device: KHAMSIN_RDMA_DEV is not set")
-	}
-	d := &device{host: map[dataplane.Endpoint]int64{}}
+	d := &device{itf: transporttest.RDMAInterface(t), host: map[dataplane.Endpoint]int64{}}
 	d.cut.Store(-1)
-	files, _ := filepath.Glob(filepath.Join("/sys/class/infiniband", name, "ports/1/gid_attrs/ndevs/*"))
-	for _, file := range files {
-		if itf, err := os.ReadFile(file); err == nil { // places without an address cannot be read
-			d.itf = strings.TrimSpace(string(itf))
-			return d
-		}
-	}
-	t.Fatalf("no address of device %s belongs to an interface", name)
-	return nil
+	return d
 }
 
 func (d *device) do(_ int, fn func()) { fn() }

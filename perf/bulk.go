@@ -79,7 +79,7 @@ func (o *BulkOptions) Validate() error {
 		objectsMax)
 	check(o.Loss >= 0 && o.Loss <= lossMax, "loss: %v, want 0 to %v", o.Loss, lossMax)
 	check(slices.Contains(Transports(), o.Transport), "transport: %q, want one of %v", o.Transport, Transports())
-	check(o.Transport != byRDMA || !o.Netns, "netns: no RDMA device is in a namespace that was just made")
+	check(o.Transport != byRDMA || !o.Netns, noDevice)
 	check(o.Transport != byRDMA || o.Loss == 0, "loss: what is written into memory passes nothing that could lose it")
 	check(o.Megabits >= 0 && o.Megabits <= mbitMax, "mbit: %d, want up to %d", o.Megabits, mbitMax)
 	check(o.Megabits == 0 || o.Netns, "mbit: takes members in namespaces (netns), which have lines of their own")

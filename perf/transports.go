@@ -11,6 +11,9 @@ import (
 // names, and not on the loopback.
 const byRDMA = "rdma"
 
+// noDevice is why members over RDMA are in no namespaces.
+const noDevice = "netns: no RDMA device is in a namespace that was just made"
+
 // transportsByName says how a name of Transports changes a configuration.
 func transportsByName() map[string]func(c *vsync.Config) {
 	return map[string]func(c *vsync.Config){

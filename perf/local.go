@@ -54,9 +54,6 @@ type local struct {
 // start starts the member processes, all by one thread that lives as long as they do: Linux ends a child with the
 // thread that started it, and the namespace of the bridge is that thread's.
 func (l *local) start() (err error) {
-	if l.itf, err = hostInterface(l.options.Transport); err != nil {
-		return err
-	}
 	l.thread = make(chan func())
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine, and with it its namespace
@@ -64,6 +61,9 @@ func (l *local) start() (err error) {
 			f()
 		}
 	}()
+	if l.itf, err = hostInterface(l.options.Transport); err != nil {
+		return err
+	}
 	l.here(func() { err = l.startHere() })
 	return err
 }

@@ -35,6 +35,11 @@ func TestNoRDMA(t *testing.T) {
 			t.Errorf("%s: %v: %s", args, err, out)
 		}
 	}
+	t.Setenv("ISIS_NETWORK_INTERFACES", "lo,nosuch0")
+	out, err := program(t, "perf", "bulk", "--transport", "rdma")
+	if err == nil || !strings.Contains(out, "rdma takes one interface") || strings.Contains(out, "panic") {
+		t.Errorf("two interfaces: %v: %s", err, out)
+	}
 	for args, want := range map[string]string{
 		"oob serve --transport pigeon":                       "--transport must be one of",
 		"perf bulk --transport rdma --netns":                 "netns: no RDMA device",

@@ -14,8 +14,10 @@ BASE ?= HEAD
 # The compiler of the eBPF programs, as bpf/generate.go names it.
 BPF_CC = clang-14
 
-# What the tag rdma changes.
-RDMA_PACKAGES = ./transports/rdma ./vsync ./oob ./cmd/khamsin
+# What the tag rdma changes, and its tests on a host with a device.
+RDMA_PACKAGES = ./transports/rdma ./vsync ./vsync/field ./oob ./cmd/khamsin
+RDMA_HERE = $(GO) test -count=1 -tags rdma -v ./transports/rdma && \
+	$(GO) test -count=1 -tags rdma -v -run RDMA ./vsync ./vsync/field ./oob ./cmd/khamsin
 
 PLATFORMS = windows/amd64 darwin/arm64 linux/arm64 android/arm64
 
@@ -143,10 +145,7 @@ rdma-vm: export KHAMSIN_REQUIRE := $(or $(KHAMSIN_REQUIRE),rdma)
 rdma-vm: deps ## all that needs RDMA, in two virtual machines; on this host with KHAMSIN_RDMA_DEV=mlx5_0
 	$(GO) vet -tags rdma $(RDMA_PACKAGES)
 	$(GO) tool staticcheck -tags rdma $(RDMA_PACKAGES)
-	@if [ -n "$$KHAMSIN_RDMA_DEV" ]; then \
-		echo "$(GO) test -count=1 -tags rdma -v ./transports/rdma; $(GO) test -tags rdma -v -run RDMA ./vsync ./oob"; \
-		$(GO) test -count=1 -tags rdma -v ./transports/rdma && \
-		$(GO) test -count=1 -tags rdma -v -run RDMA ./vsync ./oob; \
+	@if [ -n "$$KHAMSIN_RDMA_DEV" ]; then echo '$(RDMA_HERE)'; $(RDMA_HERE); \
 	else echo '$(GO) run ./tools/rdmavm'; $(GO) run ./tools/rdmavm; fi
 
 crowd: CROWD ?= 200

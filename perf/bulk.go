@@ -33,7 +33,8 @@ type BulkResult struct {
 	Seconds   float64   `json:"seconds"`  // from the request until all copies were complete
 	Rate      float64   `json:"mb_per_s"` // to each receiver
 	WireRatio float64   `json:"wire_ratio"`
-	Wire      uint64    `json:"wire_bytes"` // sent by all members
+	Wire      uint64    `json:"wire_bytes"`    // sent by all members
+	Written   uint64    `json:"written_bytes"` // of those, written from memory to memory
 	Equal     bool      `json:"digests_equal"`
 	Processor float64   `json:"cpu_s"` // of all members together
 	Floor     BulkFloor `json:"floor"`
@@ -79,6 +80,8 @@ func (o *BulkOptions) Validate() error {
 		objectsMax)
 	check(o.Loss >= 0 && o.Loss <= lossMax, "loss: %v, want 0 to %v", o.Loss, lossMax)
 	check(slices.Contains(Transports(), o.Transport), "transport: %q, want one of %v", o.Transport, Transports())
+	check(o.Transport != byRDMA || !o.Netns, noDevice)
+	check(o.Transport != byRDMA || o.Loss == 0, "loss: what is written into memory passes nothing that could lose it")
 	check(o.Megabits >= 0 && o.Megabits <= mbitMax, "mbit: %d, want up to %d", o.Megabits, mbitMax)
 	check(o.Megabits == 0 || o.Netns, "mbit: takes members in namespaces (netns), which have lines of their own")
 	check(o.Transfers >= 0 && o.Transfers <= transfersMax, "transfers: %d, want 1 to %d, or 0", o.Transfers,
@@ -305,6 +308,7 @@ func (b *bulkRun) run(number int) (*BulkResult, error) {
 	for i := range after {
 		r.Processor += after[i].Processor - before[i].Processor
 		r.Wire += after[i].Wire - before[i].Wire
+		r.Written += after[i].Stats.WrittenBytes - before[i].Stats.WrittenBytes
 		r.Equal = r.Equal && len(digests[i].Digests) == b.o.Objects && slices.Equal(digests[i].Digests,
 			digests[0].Digests)
 		if i > 0 {

@@ -43,12 +43,11 @@ func (m *bulkMember) do(ctx context.Context, o *bulkOrder) (*bulkReport, error) 
 	case o.Prepare > 0:
 		return &bulkReport{}, m.prepare(ctx, o.Prepare)
 	case o.Begin:
-		wire := wireBytes(m.Interface)
+		wire, st := wireBytes(m.Interface), m.store.Stats()
 		if wire == 0 {
-			wire = m.store.Stats().SentBytes + m.store.Stats().LinkSent
+			wire = st.SentBytes + st.LinkSent + st.WrittenBytes
 		}
-		return &bulkReport{Processor: processorTime(), Wire: wire, Resident: residentBytes(),
-			Stats: m.store.Stats()}, nil
+		return &bulkReport{Processor: processorTime(), Wire: wire, Resident: residentBytes(), Stats: st}, nil
 	case o.Go:
 		return m.replicate(ctx)
 	case o.Digest:

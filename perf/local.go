@@ -44,7 +44,8 @@ type local struct {
 	options Options
 	command []string
 	began   time.Time
-	lan     *lan // nil: loopback
+	lan     *lan   // nil: members meet on itf
+	itf     string // the loopback, in most cases
 	thread  chan func()
 	mu      sync.Mutex // guards kids
 	kids    []*kid
@@ -52,7 +53,7 @@ type local struct {
 
 // start starts the member processes, all by one thread that lives as long as they do: Linux ends a child with the
 // thread that started it, and the namespace of the bridge is that thread's.
-func (l *local) start() error {
+func (l *local) start() (err error) {
 	l.thread = make(chan func())
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine, and with it its namespace
@@ -60,7 +61,9 @@ func (l *local) start() error {
 			f()
 		}
 	}()
-	var err error
+	if l.itf, err = hostInterface(l.options.Transport); err != nil {
+		return err
+	}
 	l.here(func() { err = l.startHere() })
 	return err
 }
@@ -137,7 +140,7 @@ func ports() (group, peer uint16) {
 
 // part returns what member i is to do.
 func (l *local) part(i int) *part {
-	p := &part{Options: l.options, Index: i, System: fmt.Sprintf("perf-%d", os.Getpid()), Interface: "lo"}
+	p := &part{Options: l.options, Index: i, System: fmt.Sprintf("perf-%d", os.Getpid()), Interface: l.itf}
 	p.GroupPort, p.PeerPort = ports()
 	if l.lan != nil {
 		p.Interface = lanInterface

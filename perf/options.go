@@ -80,6 +80,7 @@ func (o *Options) Validate() error {
 	check(o.Senders == SendersOne || o.Senders == SendersAll, "senders: %q, want one or all", o.Senders)
 	check(slices.Contains(Transports(), o.Transport), "transport: %q, want one of %s", o.Transport,
 		strings.Join(Transports(), ", "))
+	check(o.Transport != byRDMA || !o.Netns, noDevice)
 	_, ok := waitings()[o.Waiting]
 	check(ok, "waiting: %q, want adaptive, block or busy", o.Waiting)
 	check(o.Duration > 0 && o.Duration <= DurationMax, "duration: %v, want up to %v", o.Duration, DurationMax)

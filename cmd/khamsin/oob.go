@@ -56,14 +56,11 @@ func (s *oobSocket) call(ctx context.Context, method string, params, result any,
 
 type oobServeCommand struct {
 	oobSocket
-	Group      string `default:"oob" help:"Name of the group."`
-	Dir        string `type:"existingdir" placeholder:"DIR" help:"Objects are files there, instead of memory."`
-	Transfers  int    `help:"Transfers at once in the whole group; default: ISIS_OOBMAXIPMCADDRS, else 4."`
-	Spare      int64  `default:"48" placeholder:"MIB" help:"Mebibytes of deleted objects to keep as memory for the next ones: ${default}."`
-	Interface  string `help:"Network interface; default: ISIS_NETWORK_INTERFACES, else the loopback."`
-	SystemName string `name:"system" help:"Name of the system; default: khamsin."`
-	Config     string `type:"existingfile" placeholder:"FILE" help:"Configuration file; default: ISIS_CONFIG, else none."`
-	KeyFile    string `type:"existingfile" placeholder:"FILE" help:"File with the system's key, 64 hexadecimal digits."`
+	systemFlags
+	Group     string `default:"oob" help:"Name of the group."`
+	Dir       string `type:"existingdir" placeholder:"DIR" help:"Objects are files there, instead of memory."`
+	Transfers int    `help:"Transfers at once in the whole group; default: ISIS_OOBMAXIPMCADDRS, else 4."`
+	Spare     int64  `default:"48" placeholder:"MIB" help:"Mebibytes of deleted objects to keep as memory for the next ones: ${default}."`
 }
 
 // Run serves until it is told to end.
@@ -74,7 +71,7 @@ func (c *oobServeCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	opts, err := systemOptions(log, c.Config, c.Interface, c.SystemName, c.KeyFile)
+	opts, err := c.options(log)
 	if err != nil {
 		return err
 	}
@@ -297,8 +294,12 @@ func (c *oobStatusCommand) Run(ctx context.Context) error {
 	if c.JSON {
 		return printJSON(os.Stdout, s)
 	}
-	fmt.Printf("system %q, group %q, objects in %s, %s used\n", s.System, s.Group, s.Stats.Memory,
+	fmt.Printf("system %q over %s, group %q, objects in %s, %s used\n", s.System, s.Transport, s.Group, s.Stats.Memory,
 		objects.Bytes(s.Stats.Used))
+	if st := &s.Stats; st.WrittenBytes+st.LandedBytes > 0 {
+		fmt.Printf("written from memory to memory: %s from here, %s to here\n", objects.Bytes(int64(st.WrittenBytes)),
+			objects.Bytes(int64(st.LandedBytes)))
+	}
 	for i, m := range s.Members {
 		here := ""
 		if m == s.Self {

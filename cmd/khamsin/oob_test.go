@@ -25,6 +25,7 @@ type daemons struct {
 	t      *testing.T
 	dir    string
 	system string
+	flags  []string // of serve
 	all    []*daemon
 }
 
@@ -34,7 +35,10 @@ type daemon struct {
 	cmd    *exec.Cmd
 }
 
-func startDaemons(t *testing.T, n int) *daemons {
+// daemonsPatience is how long daemons may take to find each other.
+const daemonsPatience = time.Minute
+
+func startDaemons(t *testing.T, n int, flags ...string) *daemons {
 	t.Helper()
 	// A socket's path is short, and a test's directory may not be.
 	dir, err := os.MkdirTemp("", "oob")
@@ -42,11 +46,11 @@ func startDaemons(t *testing.T, n int) *daemons {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	d := &daemons{t: t, dir: dir, system: fmt.Sprintf("oob-%d-%d", os.Getpid(), rand.Uint32())}
+	d := &daemons{t: t, dir: dir, flags: flags, system: fmt.Sprintf("oob-%d-%d", os.Getpid(), rand.Uint32())}
 	for i := range n {
 		d.start(fmt.Sprint("d", i))
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(daemonsPatience); ; time.Sleep(10 * time.Millisecond) {
 		var s objects.Status
 		if d.json(d.all[0], &s, "status"); len(s.Members) == n {
 			return d
@@ -69,7 +73,7 @@ func (d *daemons) command(args ...string) *exec.Cmd {
 
 func (d *daemons) start(name string) {
 	d.t.Helper()
-	c := d.command("serve", "--name", name, "--system", d.system, "--json")
+	c := d.command(append([]string{"serve", "--name", name, "--system", d.system, "--json"}, d.flags...)...)
 	out, err := c.StdoutPipe()
 	if err != nil {
 		d.t.Fatal(err)

@@ -14,18 +14,15 @@ import (
 )
 
 type oracleCommand struct {
-	Interface  string `default:"" help:"Network interface; default: ISIS_NETWORK_INTERFACES, else the loopback."`
-	SystemName string `name:"system" help:"Name of the system; default: khamsin."`
-	Size       int    `help:"Members of the ORACLE when enough processes are there: 1, 3, 5 or 7; default: ISIS_ORACLESIZE, else 3."`
-	Config     string `type:"existingfile" placeholder:"FILE" help:"Configuration file; default: ISIS_CONFIG, else none."`
-	KeyFile    string `type:"existingfile" placeholder:"FILE" help:"File with the system's key, 64 hexadecimal digits."`
-	JSON       bool   `name:"json" help:"Print the readiness line as a JSON object."`
+	systemFlags
+	Size int  `help:"Members of the ORACLE when enough processes are there: 1, 3, 5 or 7; default: ISIS_ORACLESIZE, else 3."`
+	JSON bool `name:"json" help:"Print the readiness line as a JSON object."`
 }
 
 // Run serves as a member of the ORACLE until it is told to end, or declared failed.
 func (c *oracleCommand) Run(ctx context.Context) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	opts, err := systemOptions(log, c.Config, c.Interface, c.SystemName, c.KeyFile)
+	opts, err := c.options(log)
 	if err != nil {
 		return err
 	}
@@ -48,29 +45,6 @@ func (c *oracleCommand) Run(ctx context.Context) error {
 	case <-s.Done():
 		return s.Wait()
 	}
-}
-
-// systemOptions returns the options of a system that a command of this program joins, by its flags, which may be empty.
-func systemOptions(log *slog.Logger, config, itf, name, keyFile string) ([]vsync.Option, error) {
-	var opts []vsync.Option
-	if config != "" {
-		c, err := vsync.ConfigFromFile(config)
-		if err != nil {
-			return nil, err
-		}
-		opts = append(opts, vsync.WithConfig(c))
-	}
-	opts = append(opts, vsync.WithLogger(log), vsync.WithStatus(vsync.StatusDir()))
-	if itf != "" {
-		opts = append(opts, vsync.WithInterfaces(itf))
-	}
-	if name != "" {
-		opts = append(opts, vsync.WithSystemName(name))
-	}
-	if keyFile != "" {
-		opts = append(opts, vsync.WithSystemKey(vsync.KeyFile(keyFile)))
-	}
-	return opts, nil
 }
 
 // ready says that the process is part of a system: on stdout, and to the service manager that started it.

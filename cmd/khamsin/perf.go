@@ -29,7 +29,7 @@ type perfFlags struct {
 	Primitive string  `default:"ordered" enum:"${primitives}" help:"${primitives}."`
 	Size      int     `default:"64" help:"Bytes of a message, from 16."`
 	Senders   string  `default:"all" enum:"one,all" help:"all, or one: the member of rank 1."`
-	Transport string  `default:"auto" enum:"${transports}" help:"${transports}."`
+	Transport string  `default:"auto" enum:"${transports}" help:"${transports}. Local members use rdma on the interface that ISIS_NETWORK_INTERFACES names."`
 	Waiting   string  `default:"adaptive" enum:"adaptive,block,busy" help:"How members wait for packets: adaptive, block, busy."`
 	Seconds   float64 `default:"5" help:"Measured time."`
 	WarmUp    float64 `default:"0.5" help:"Seconds before it."`

@@ -14,7 +14,7 @@ type perfBulkCommand struct {
 	Size      int64   `default:"268435456" help:"Bytes of all objects together."`
 	Objects   int     `default:"1" help:"Objects that share them."`
 	Loss      float64 `help:"Share of the packets that each receiver throws away, such as 0.01."`
-	Transport string  `default:"auto" enum:"${transports}" help:"auto and udp: multicast; unicast and tcp: a chain. One of ${transports}."`
+	Transport string  `default:"auto" enum:"${transports}" help:"auto and udp: multicast; unicast and tcp: a chain; rdma: a chain of writes into memory, on the interface that ISIS_NETWORK_INTERFACES names. One of ${transports}."`
 	Netns     bool    `help:"Each process in a network namespace of its own, on one bridge. Takes root."`
 	Mbit      int     `help:"Limit each process's line to so many megabits a second. Takes --netns."`
 	Runs      int     `default:"1" help:"Runs; the median one is printed."`
@@ -56,6 +56,9 @@ func (c *perfBulkCommand) Run(ctx context.Context) error {
 		r.Floor.Rate,
 		100*r.Floor.Fraction)
 	fmt.Fprintf(t, "sent by all\t%.4f times the bytes\n", r.WireRatio)
+	if r.Written > 0 {
+		fmt.Fprintf(t, "written from memory to memory\t%.4f times the bytes\n", float64(r.Written)/float64(r.Size))
+	}
 	fmt.Fprintf(t, "processors\t%.2f s\n", r.Processor)
 	fmt.Fprintf(t, "digests\tequal: %v\n", r.Equal)
 	if r.Busy.Count > 0 {

@@ -23,7 +23,7 @@ import (
 type options struct {
 	Kernel  string        `default:"linux-image-amd64" help:"Debian package of the kernel; the one it depends on is taken."`
 	Cache   string        `type:"path" placeholder:"DIR" help:"Where kernels are kept; default: khamsin below the user's cache."`
-	Limit   time.Duration `default:"15m" help:"How long the machines may run."`
+	Limit   time.Duration `default:"30m" help:"How long the machines may run."`
 	Memory  int           `default:"1536" help:"MiB of each machine."`
 	Only    string        `placeholder:"REGEXP" help:"Run only the steps whose name matches."`
 	Run     string        `placeholder:"REGEXP" help:"In the steps that run one machine's tests, run only those that match."`

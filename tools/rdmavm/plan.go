@@ -16,16 +16,33 @@ import (
 type step struct {
 	name    string
 	machine int           // 1 or 2; 0: both
-	pkg     string        // of the test binary, or of the program
+	runs    binary        // or nothing
 	command string        // in the shell of the guest; PROGRAM stands for the binary
 	limit   time.Duration // in the guest
+}
+
+// binary is what is built of a package: its tests, or the program that it is.
+type binary struct {
+	pkg     string
+	program bool
+}
+
+func testsOf(pkg string) binary { return binary{pkg: pkg} }
+
+// name returns the name of the binary's directory.
+func (b binary) name() string {
+	name := strings.ReplaceAll(strings.TrimPrefix(b.pkg, "./"), "/", "-")
+	if b.program {
+		name += "-program"
+	}
+	return name
 }
 
 // plan is what the machines do. Steps of one machine run one after the other.
 type plan struct {
 	steps  []step
-	builds map[string]string // by package: the name of its binary
-	race   bool              // build with the race detector
+	builds map[binary]bool
+	race   bool // build with the race detector
 }
 
 // testCall is how most steps call a test binary.
@@ -39,54 +56,56 @@ rc=$?
 for file in $libraries; do mv $file.hidden $file; done
 exit $rc`
 
-// program is the package that is built as a program; all others are built as tests.
-const program = "./cmd/khamsin"
-
 // allSteps lists what is run. Each machine's steps keep their order; those of both machines meet by themselves.
 func allSteps() []step {
-	const rdma, vsync, oob = "./transports/rdma", "./vsync", "./oob"
+	rdma, vsync, oob, commands := testsOf("./transports/rdma"), testsOf("./vsync"), testsOf("./oob"),
+		testsOf("./cmd/khamsin")
+	program := binary{pkg: commands.pkg, program: true}
 	return []step{
 		{"peers", 0, rdma, testCall + "-test.run ^TestPeers", 9 * time.Minute},
 		{"virtual-synchrony", 0, vsync, testCall + "-test.run ^TestRDMAPeers", 9 * time.Minute},
 		{"objects", 0, oob, testCall + "-test.run ^TestRDMA", 5 * time.Minute},
-		{"loss-on", 0, "", "/usr/sbin/tc qdisc add dev eth0 root netem loss 1%", time.Minute},
+		{"loss-on", 0, binary{}, "/usr/sbin/tc qdisc add dev eth0 root netem loss 1%", time.Minute},
 		{"peers-1%-loss", 0, rdma, "env KHAMSIN_RDMA_LOSS=1 " + testCall + "-test.run ^TestPeers", 9 * time.Minute},
 		{"virtual-synchrony-1%-loss", 0, vsync, testCall + "-test.run ^TestRDMAPeers", 9 * time.Minute},
 		{"objects-1%-loss", 0, oob, "env KHAMSIN_RDMA_LOSS=1 " + testCall + "-test.run ^TestRDMA", 5 * time.Minute},
-		{"loss-off", 0, "", "/usr/sbin/tc qdisc del dev eth0 root", time.Minute},
+		{"loss-off", 0, binary{}, "/usr/sbin/tc qdisc del dev eth0 root", time.Minute},
 		{"transport", 1, rdma, testCall + "-test.skip ^TestPeers", 9 * time.Minute},
+		{"work", 1, vsync, testCall + "-test.run ^TestRDMAWork", 5 * time.Minute},
+		{"checkers", 1, testsOf("./vsync/field"), "env KHAMSIN_FIELD=3 " + testCall +
+			"-test.run ^TestRDMACheckers", 9 * time.Minute},
+		{"demo", 1, commands, testCall + "-test.run ^TestRDMADemo", 3 * time.Minute},
+		{"daemons", 1, commands, testCall + "-test.run ^TestRDMADaemon", 5 * time.Minute},
+		{"perf-bulk", 1, commands, testCall + "-test.run ^TestRDMAPerfBulk", 5 * time.Minute},
+		{"perf-local", 1, commands, testCall + "-test.run ^TestRDMAPerfLocal", 5 * time.Minute},
+		{"bpf", 1, testsOf("./bpf"), testCall, 3 * time.Minute},
 		{"no-library", 2, program, noLibrary, time.Minute},
 		{"no-device", 2, program, "PROGRAM demo --transport rdma 2>&1 | grep \"no RDMA device: interface .lo.\"",
 			time.Minute},
-		{"demo", 2, program, "env ISIS_NETWORK_INTERFACES=eth0 PROGRAM demo --transport rdma --members 3 --seed 1 " +
-			"--suspect-after 5s",
-			3 * time.Minute},
-		{"bpf", 1, "./bpf", testCall, 3 * time.Minute},
-		{"xdp", 2, "./transports/xdp", testCall + "-test.short -test.skip //without-multicast", 9 * time.Minute},
-		{"small-limit", 2, "./cmd/khamsin/internal/tuning", "env KHAMSIN_DISPOSABLE=1 " + testCall +
+		{"xdp", 2, testsOf("./transports/xdp"), "PROGRAM -test.v -test.timeout=1080s", 19 * time.Minute},
+		{"small-limit", 2, testsOf("./cmd/khamsin/internal/tuning"), "env KHAMSIN_DISPOSABLE=1 " + testCall +
 			"-test.run ^TestSmallLimit", 5 * time.Minute},
 	}
 }
 
-// newPlan returns the steps whose names match, without those whose package this tree does not have.
+// newPlan returns the steps whose names match.
 func newPlan(only, run string) (*plan, error) {
 	match, err := regexp.Compile(only)
 	if err != nil {
 		return nil, fmt.Errorf("--only: %w", err)
 	}
-	p := &plan{builds: map[string]string{}}
+	p := &plan{builds: map[binary]bool{}}
 	for _, s := range allSteps() {
 		if !match.MatchString(s.name) {
 			continue
 		}
-		if s.pkg != "" {
-			if _, err := os.Stat(s.pkg); err != nil {
-				fmt.Printf("rdmavm: step %s is left out: this tree has no %s\n", s.name, s.pkg)
-				continue
+		if pkg := s.runs.pkg; pkg != "" {
+			if _, err := os.Stat(pkg); err != nil {
+				return nil, fmt.Errorf("step %s: %w: run it from the root of the tree", s.name, err)
 			}
-			p.builds[s.pkg] = strings.ReplaceAll(strings.TrimPrefix(s.pkg, "./"), "/", "-")
+			p.builds[s.runs] = true
 		}
-		if run != "" && s.machine != 0 {
+		if run != "" && s.machine != 0 && !s.runs.program {
 			s.command += ` -test.run "` + run + `"`
 		}
 		p.steps = append(p.steps, s)
@@ -99,14 +118,14 @@ func newPlan(only, run string) (*plan, error) {
 
 // build makes the binaries of all steps, each in a directory of its own together with its test data.
 func (p *plan) build(ctx context.Context, dir string) error {
-	for pkg, name := range p.builds {
-		into := filepath.Join(dir, name)
+	for b := range p.builds {
+		into := filepath.Join(dir, b.name())
 		if err := os.MkdirAll(into, 0o755); err != nil {
 			return err
 		}
-		args := []string{"test", "-c", "-tags", "rdma", "-o", filepath.Join(into, "run"), pkg}
-		if pkg == program {
-			args = []string{"build", "-tags", "rdma", "-o", filepath.Join(into, "run"), pkg}
+		args := []string{"test", "-c", "-tags", "rdma", "-o", filepath.Join(into, "run"), b.pkg}
+		if b.program {
+			args = []string{"build", "-tags", "rdma", "-o", filepath.Join(into, "run"), b.pkg}
 		}
 		if p.race {
 			args = slices.Insert(args, len(args)-1, "-race")
@@ -118,7 +137,7 @@ func (p *plan) build(ctx context.Context, dir string) error {
 			return err
 		}
 		for _, data := range []string{"testdata", "src"} { // what tests read
-			from := filepath.Join(pkg, data)
+			from := filepath.Join(b.pkg, data)
 			if _, err := os.Stat(from); err != nil {
 				continue
 			}
@@ -130,7 +149,7 @@ func (p *plan) build(ctx context.Context, dir string) error {
 	return nil
 }
 
-// checkLinks checks that a binary does not need libibverbs to start.
+// checkLinks checks that a binary does not need libibverbs to start, and prints what it needs.
 func checkLinks(path string) error {
 	f, err := elf.Open(path)
 	if err != nil {
@@ -146,6 +165,7 @@ func checkLinks(path string) error {
 			return fmt.Errorf("%s is linked with %s: it would not start on a host without it", path, name)
 		}
 	}
+	fmt.Printf("rdmavm: %s is linked with %v\n", filepath.Base(filepath.Dir(path)), libraries)
 	return nil
 }
 
@@ -185,8 +205,8 @@ func (p *plan) script(machine int) string {
 			continue
 		}
 		dir := "."
-		if s.pkg != "" {
-			dir = "bin/" + p.builds[s.pkg]
+		if s.runs.pkg != "" {
+			dir = "bin/" + s.runs.name()
 		}
 		fmt.Fprintf(&b, "step '%s' %d '%s' '%s'\n", s.name, int(s.limit.Seconds()), dir,
 			strings.ReplaceAll(s.command, "PROGRAM", "./run"))

@@ -76,10 +76,10 @@ func TestMissingStep(t *testing.T) {
 
 // The guest's script is one that a shell reads, with every step of its machine, and it fails when one of them does.
 func TestScript(t *testing.T) {
-	p := &plan{builds: map[string]string{"./a": "a"}}
+	p := &plan{}
 	p.steps = []step{
 		{name: "good", command: "true", limit: time.Minute},
-		{name: "bad", machine: 1, pkg: "./a", command: "PROGRAM", limit: time.Minute},
+		{name: "bad", machine: 1, runs: testsOf("./a"), command: "PROGRAM", limit: time.Minute},
 		{name: "other", machine: 2, command: "true", limit: time.Minute},
 	}
 	script := p.script(1)
@@ -104,23 +104,33 @@ func TestScript(t *testing.T) {
 	}
 }
 
-// Every step's package is built once, and what the tree does not have is left out.
+// Every step's package is built once, and one that is not there is an error.
 func TestPlan(t *testing.T) {
+	if p, err := newPlan("", ""); err == nil {
+		t.Errorf("a plan without packages: %+v", p)
+	}
 	t.Chdir("../..")
 	p, err := newPlan("", "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range p.steps {
-		if s.pkg != "" && p.builds[s.pkg] == "" {
+		if s.runs.pkg != "" && !p.builds[s.runs] {
 			t.Errorf("step %s has no binary", s.name)
 		}
 	}
 	for _, name := range []string{"transport", "virtual-synchrony", "demo", "peers-1%-loss", "objects",
-		"objects-1%-loss"} {
+		"objects-1%-loss", "daemons", "perf-bulk", "perf-local", "checkers"} {
 		if !slices.ContainsFunc(p.steps, func(s step) bool { return s.name == name }) {
 			t.Errorf("step %s is left out", name)
 		}
+	}
+	names := map[string]binary{}
+	for b := range p.builds {
+		if other, ok := names[b.name()]; ok {
+			t.Errorf("%v and %v are both built as %s", b, other, b.name())
+		}
+		names[b.name()] = b
 	}
 	if _, err := newPlan("nosuchstep", ""); err == nil {
 		t.Error("a plan without steps")
@@ -182,5 +192,59 @@ func TestWaitFor(t *testing.T) {
 	}
 	if err := waitFor(context.Background(), time.Millisecond, func() bool { return false }); err == nil {
 		t.Error("a wait in vain ended well")
+	}
+}
+
+// playedMachine is a program in QEMU's place: machine 1 never boots for the first DEAD times; else its step ends with
+// exit code RC.
+const playedMachine = `#!/bin/sh
+for a; do
+	case $a in
+	file:*) console=${a#file:} ;;
+	stream,*) wire=${a#*addr.path=}; wire=${wire%,server=*} ;;
+	esac
+done
+dir=$(dirname "$console") name=$(basename "$(dirname "$console")")
+echo >>"$COUNT/$name.count"
+: >"$wire"
+if [ "$name" = machine1 ] && [ "$(wc -l <"$COUNT/$name.count")" -le "$DEAD" ]; then exit 1; fi
+printf 'STEP one\nSTEP-END one %d 1.0 2.0\n' "$RC" >"$dir/out.log"
+echo "$RC" >"$dir/rc"
+echo RIG-READY >"$console"
+exit $((RC << 1 | 1))
+`
+
+// A run is tried once more when a machine never booted, and never when its steps had begun.
+func TestRetry(t *testing.T) {
+	path := t.TempDir()
+	if err := os.WriteFile(filepath.Join(path, "qemu-system-x86_64"), []byte(playedMachine), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", path+":"+os.Getenv("PATH"))
+	for _, tc := range []struct {
+		dead, rc string
+		want     error
+		times    int
+	}{
+		{"0", "0", nil, 1}, {"1", "0", nil, 2}, {"2", "0", errNeverBooted, 2}, {"0", "1", errSteps, 1},
+		{"1", "1", errSteps, 2},
+	} {
+		dir := t.TempDir()
+		t.Setenv("COUNT", dir)
+		t.Setenv("DEAD", tc.dead)
+		t.Setenv("RC", tc.rc)
+		if err := os.Mkdir(filepath.Join(dir, "bin"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		p := &plan{steps: []step{{name: "one", command: "true", limit: time.Minute}}}
+		err := runMachines(context.Background(), options{}, machines(dir, kernel{}, "", 1), p)
+		if !errors.Is(err, tc.want) || err != nil && tc.want == nil {
+			t.Errorf("dead %s times, exit code %s: %v", tc.dead, tc.rc, err)
+		}
+		times, err := os.ReadFile(filepath.Join(dir, "machine1.count"))
+		if err != nil || len(times) != tc.times {
+			t.Errorf("dead %s times, exit code %s: started %d times, want %d; %v", tc.dead, tc.rc, len(times), tc.times,
+				err)
+		}
 	}
 }

@@ -74,7 +74,8 @@ func readLog(text string) []outcome {
 	return list
 }
 
-// print shows a step: its result and what was measured and skipped in it, and all of it when it failed.
+// print shows a step: its result and what was measured, skipped and said of missing devices in it, and all of it when
+// it failed.
 func (o outcome) print(machine int, verbose bool) {
 	word := "FAILED"
 	switch {
@@ -92,7 +93,7 @@ func (o outcome) print(machine int, verbose bool) {
 	for line := range strings.Lines(o.text) {
 		switch {
 		case strings.Contains(line, "--- SKIP: "), strings.Contains(line, "MEASURED"),
-			strings.Contains(line, "AGREE: "):
+			strings.Contains(line, "AGREE: "), strings.Contains(line, "no RDMA device: "):
 			fmt.Print("    " + strings.TrimSpace(line) + "\n")
 		}
 	}

@@ -192,8 +192,9 @@ func (c *Config) setLarge() {
 	a.LargeRx += c.LargeDepth
 }
 
-// checkSizes reports sizes that do not fit each other or the port. Defaults are filled in.
-func (c Config) checkSizes(portMTU int) error {
+// checkSizes reports sizes that do not fit each other or the port, whose longest message is given as well. Defaults are
+// filled in.
+func (c Config) checkSizes(portMTU, longest int) error {
 	if err := c.Arena.Validate(); err != nil {
 		return err
 	}
@@ -208,6 +209,8 @@ func (c Config) checkSizes(portMTU int) error {
 		return fmt.Errorf("rdma: MTU %d does not fit the %d bytes behind a chunk's headroom", c.MTU, room)
 	case c.Large > 0 && c.Large <= c.MTU:
 		return fmt.Errorf("rdma: Large %d is not above the MTU of %d: leave it 0, or raise it", c.Large, c.MTU)
+	case c.Large > longest:
+		return fmt.Errorf("rdma: Large %d is above the %d bytes of the port's longest message", c.Large, longest)
 	case c.Large > c.Arena.LargeRun*c.Arena.ChunkSize-c.Arena.Headroom && c.Large > 0:
 		return fmt.Errorf("rdma: %d chunks of %d bytes do not hold a frame of %d: set Arena.LargeRun", c.Arena.LargeRun,
 			c.Arena.ChunkSize, c.Large)

@@ -204,7 +204,7 @@ func TestDefaults(t *testing.T) {
 		if got.MTU != tc.mtu {
 			t.Errorf("%+v: MTU %d, want %d", tc.cfg, got.MTU, tc.mtu)
 		}
-		if err := errors.Join(tc.cfg.validate(), got.checkSizes(tc.portMTU)); err != nil {
+		if err := errors.Join(tc.cfg.validate(), got.checkSizes(tc.portMTU, 1<<23)); err != nil {
 			t.Errorf("%+v: %v", tc.cfg, err)
 		}
 		if got.qkey()>>31 != 0 {
@@ -215,11 +215,12 @@ func TestDefaults(t *testing.T) {
 		"MTU 2000 is above the 1024":  {MTU: 2000},
 		"Headroom 10":                 {Arena: frame.Config{Headroom: 10}},
 		"Large 1000 is not above":     {Large: 1000},
-		"do not hold a frame of 9000": {Large: 9000, Arena: frame.Config{LargeRun: 4}},
+		"do not hold a frame of 8000": {Large: 8000, Arena: frame.Config{LargeRun: 3}},
+		"port's longest message":      {Large: 8193},
 		"longest datagram":            {MTU: 100, Arena: frame.Config{ChunkSize: 1024, RunChunks: 1}},
 	} {
 		cfg.Device = "x"
-		if err := cfg.withDefaults(1024).checkSizes(1024); err == nil || !strings.Contains(err.Error(), want) {
+		if err := cfg.withDefaults(1024).checkSizes(1024, 8192); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v, want %q", cfg, err, want)
 		}
 	}

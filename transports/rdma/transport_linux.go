@@ -111,7 +111,7 @@ func (t *Transport) open(cfg Config) (err error) {
 	if err := t.settle(); err != nil {
 		return err
 	}
-	if err := t.cfg.checkSizes(portMTU); err != nil {
+	if err := t.cfg.checkSizes(portMTU, int(t.device.attr.max_msg)); err != nil {
 		return err
 	}
 	t.cfg.SendDepth = min(t.cfg.SendDepth, int(t.device.attr.max_qp_wr))

@@ -104,6 +104,11 @@ func TestWorkPerMessage(t *testing.T) {
 		t.Logf("MEASURED: %d messages of %d bytes: %.4f calls into C, %.4f work requests, %.4f of them signalled, and "+
 			"%.0f%% inlined, per message, both sides together; %v allocations in a round of %d", int(messages), size,
 			calls, requests, signals, 100*float64(after.Inlined-before.Inlined)/messages, allocs, len(load.batch))
+		if inlined := after.Inlined - before.Inlined; float64(inlined) != messages && size <= a.sender.inlineMax ||
+			inlined != 0 && size > a.sender.inlineMax {
+			t.Errorf("%d of %d messages of %d bytes are inlined, up to %d bytes can be", inlined, int(messages), size,
+				a.sender.inlineMax)
+		}
 		if calls >= 0.1 || requests != 1 || signals > 0.05 || allocs != 0 {
 			t.Errorf("%.4f calls, %.4f requests, %.4f signals, %v allocations", calls, requests, signals, allocs)
 		}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
 
 	"github.com/khamsin-io/khamsin/bpf"
@@ -121,6 +122,28 @@ func inject6(from netip.Addr, to netip.AddrPort, payload []byte) error {
 	)
 }
 
+// requireSegments skips the test on kernels that are too old for packets in several chunks.
+func requireSegments(tb testing.TB) {
+	tb.Helper()
+	err, old := probeSegments(), oldForSegments(tb)
+	if old != errors.Is(err, &bpf.MissingError{Need: bpf.NeedKernel}) {
+		tb.Fatalf("the kernel is too old: %v, and the probe says %v", old, err)
+	}
+	if old {
+		tb.Skip(err)
+	}
+}
+
+// oldForSegments tells whether the kernel is older than Linux 6.6.
+func oldForSegments(tb testing.TB) bool {
+	tb.Helper()
+	version, err := features.LinuxVersionCode()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return version < 6<<16|6<<8
+}
+
 // The suite between four hosts on a bridge.
 func TestConformance(t *testing.T) {
 	requireXDP(t)
@@ -140,6 +163,9 @@ func TestConformance(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			if testing.Short() && tc.name != "native" {
 				t.Skip("short: one way to use the transport is enough")
+			}
+			if tc.name == "jumbo" {
+				requireSegments(t)
 			}
 			hosts := netns.Bridged(t, prefix, 4, netns.Options{MTU: tc.mtu, IPv6: strings.HasPrefix(tc.name, "ipv6")})
 			var offloads []string

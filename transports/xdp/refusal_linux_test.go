@@ -56,6 +56,20 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// Packets in several chunks take a newer kernel than all else, and Open says so.
+func TestOldKernel(t *testing.T) {
+	requireXDP(t)
+	h := netns.Pair(t, prefix, netns.Options{MTU: 9000})[0]
+	tr, err := tryOpen(h, Config{MTU: 8972})
+	if err == nil {
+		check(t, tr.Close())
+	}
+	if old := oldForSegments(t); old != errors.Is(err, &bpf.MissingError{Need: bpf.NeedKernel}) ||
+		old != (err != nil) || old && !strings.Contains(err.Error(), "Linux 6.6") {
+		t.Errorf("too old: %v; %v", old, err)
+	}
+}
+
 // Without privileges Open says which ones are missing.
 func TestNoPrivilege(t *testing.T) {
 	requireXDP(t)

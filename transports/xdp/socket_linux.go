@@ -107,6 +107,9 @@ var errNoQueue = errors.New("xdp: no such queue") // immutable: an error
 func (s *socket) bind(cfg *Config, ifIndex int, umem *socket, native bool) error {
 	flags := uint16(unix.XDP_USE_NEED_WAKEUP)
 	if cfg.segments() {
+		if err := probeSegments(); err != nil {
+			return err
+		}
 		flags |= unix.XDP_USE_SG
 	}
 	if umem != nil {
@@ -131,6 +134,22 @@ func (s *socket) bind(cfg *Config, ifIndex int, umem *socket, native bool) error
 	}
 	sa.Flags = flags | unix.XDP_COPY
 	return s.tryBind(sa)
+}
+
+// probeSegments tells whether the kernel knows packets in several chunks: nil, or a *bpf.MissingError. It binds a
+// socket to no interface at all, which is all that a kernel misses that knows them.
+func probeSegments() error {
+	fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return bpf.Explain("open an AF_XDP socket", err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	err = unix.Bind(fd, &unix.SockaddrXDP{Flags: unix.XDP_USE_SG | unix.XDP_COPY})
+	if errors.Is(err, unix.EINVAL) {
+		return &bpf.MissingError{Need: bpf.NeedKernel, What: "packets in several chunks (Linux 6.6)", Err: err,
+			Hint: "use a newer kernel, or packets that fit a chunk: a lower MTU"}
+	}
+	return nil
 }
 
 func (s *socket) tryBind(sa *unix.SockaddrXDP) error {

@@ -38,6 +38,9 @@ const (
 	suspect   = 800 * time.Millisecond
 )
 
+// pace is the longest pause of a sender between two bursts.
+const pace = 2 * time.Millisecond
+
 // hosts is how many there are, each with one member; the ORACLE has three.
 const hosts = 5
 
@@ -54,6 +57,7 @@ type field struct {
 	ground  ground
 	story   *sim.Chronicle
 	flavour []vsync.Flavour
+	pace    time.Duration // longest pause of a sender between two bursts
 	seed    uint64
 	joining sync.WaitGroup
 
@@ -79,7 +83,7 @@ type member struct {
 func newField(t *testing.T, seed uint64, make func(t *testing.T) ground, change func(c *vsync.Config)) *field {
 	t.Helper()
 	f := &field{
-		t: t, seed: seed, story: sim.NewChronicle(clock.Monotonic(), vsync.Majority), ground: make(t),
+		t: t, seed: seed, pace: pace, story: sim.NewChronicle(clock.Monotonic(), vsync.Majority), ground: make(t),
 		flavour: []vsync.Flavour{
 			vsync.FIFO, vsync.FIFO, vsync.Causal, vsync.Ordered, vsync.Ordered, vsync.Safe, vsync.Unordered, vsync.Raw,
 		},
@@ -148,7 +152,7 @@ func (f *field) try(host int) (*member, error) {
 	start, giveUp := context.WithCancel(context.Background()) // it ends the system as well
 	timer := time.AfterFunc(patience/2, giveUp)
 	c := f.config
-	c.Interfaces = []string{f.ground.network(host)}
+	f.ground.place(host, &c)
 	f.mu.Lock()
 	c.FastStart = host == 0 && f.runs[host] == 0 // the first of all
 	f.mu.Unlock()
@@ -262,7 +266,7 @@ func (m *member) traffic(r *rand.Rand) {
 			return
 		case <-m.sys.Done():
 			return
-		case <-time.After(time.Duration(r.IntN(2000)) * time.Microsecond):
+		case <-time.After(time.Duration(r.Int64N(int64(m.f.pace)))):
 		}
 		for range 1 + r.IntN(8) {
 			if m.act(r) != nil {
@@ -403,7 +407,7 @@ func (f *field) run(rounds int, loss int) {
 		f.kill(r.IntN(hosts))
 		pause(time.Duration(r.IntN(200)) * time.Millisecond)
 		f.ground.weather(f.t, loss, f.outsider(r))
-		pause(suspect + 4*heartbeat + time.Duration(r.IntN(400))*time.Millisecond)
+		pause(f.config.SuspectAfter + 4*f.config.Heartbeat + time.Duration(r.IntN(400))*time.Millisecond)
 		f.ground.weather(f.t, loss, -1)
 		pause(time.Duration(r.IntN(300)) * time.Millisecond)
 	}

@@ -9,12 +9,13 @@ import (
 	"testing"
 
 	"github.com/khamsin-io/khamsin/internal/netns"
+	"github.com/khamsin-io/khamsin/vsync"
 )
 
 // ground is where the processes of a field stand.
 type ground interface {
-	do(host int, fn func()) // runs what opens a process's sockets
-	network(host int) string
+	do(host int, fn func())          // runs what opens a process's sockets
+	place(host int, c *vsync.Config) // says in a process's configuration where it stands
 	ip(host int) netip.Addr
 
 	// weather makes the network lose a share of all packets, in thousandths, and all that goes between one host and the
@@ -34,8 +35,8 @@ func newBridgedIPv6(t *testing.T) ground {
 	return bridged(netns.Bridged(t, "kfield", hosts, netns.Options{IPv6: true}))
 }
 
-func (g bridged) do(host int, fn func()) { g[host].Do(fn) }
-func (g bridged) network(int) string     { return netns.Interface }
+func (g bridged) do(host int, fn func())       { g[host].Do(fn) }
+func (g bridged) place(_ int, c *vsync.Config) { c.Interfaces = []string{netns.Interface} }
 
 func (g bridged) ip(host int) netip.Addr {
 	if six := g[host].IPv6; six.IsValid() {
@@ -88,7 +89,10 @@ func newAddresses(t *testing.T) ground {
 
 func (addresses) do(_ int, fn func())     { fn() }
 func (addresses) network(host int) string { return fmt.Sprintf("kf%d", host) }
-func (addresses) ip(host int) netip.Addr  { return netip.AddrFrom4([4]byte{10, 98, 0, byte(host + 1)}) }
+
+func (g addresses) place(host int, c *vsync.Config) { c.Interfaces = []string{g.network(host)} }
+
+func (addresses) ip(host int) netip.Addr { return netip.AddrFrom4([4]byte{10, 98, 0, byte(host + 1)}) }
 
 func (g addresses) weather(t *testing.T, thousandths, cut int) {
 	t.Helper()

@@ -16,8 +16,9 @@ import (
 )
 
 func (s *Server) status(context.Context, *client, *request) (any, error) {
+	sys := s.System.State()
 	st := Status{
-		System: s.System.State().System, Group: s.Group.Name(), Self: s.System.Address().String(),
+		System: sys.System, Transport: sys.Transport, Group: s.Group.Name(), Self: sys.Address.String(),
 		Stats: s.Store.Stats(),
 	}
 	for _, a := range s.Store.Everybody() {

@@ -117,11 +117,12 @@ type (
 
 	// Status is the result of the method status.
 	Status struct {
-		System  string    `json:"system"`
-		Group   string    `json:"group"`
-		Self    string    `json:"self"`
-		Members []string  `json:"members"`
-		Stats   oob.Stats `json:"stats"`
+		System    string    `json:"system"`
+		Transport string    `json:"transport"` // of its messages
+		Group     string    `json:"group"`
+		Self      string    `json:"self"`
+		Members   []string  `json:"members"`
+		Stats     oob.Stats `json:"stats"`
 	}
 
 	// Moved is the result of put, get and replicate.

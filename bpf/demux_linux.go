@@ -43,6 +43,7 @@ type Demux struct {
 	at    *attachment
 	slot  uint32
 	claim *claim
+	part  bool // a branch: what it shares with others is not its own
 
 	mu     sync.Mutex
 	closed bool
@@ -63,6 +64,21 @@ func OpenDemux(cfg DemuxConfig) (*Demux, error) {
 	}
 	return d, nil
 }
+
+// Branch returns another part in the same program, with a slot of its own, for sockets that get what is sent to other
+// addresses. Whatever comes there is handed over, of whichever group. It must be closed before d is.
+func (d *Demux) Branch(frameMax int) (*Demux, error) {
+	b := &Demux{ns: d.ns, at: d.at, part: true}
+	b.cfg = DemuxConfig{IfIndex: d.cfg.IfIndex, Mode: d.cfg.Mode, VLAN: d.cfg.VLAN, FrameMax: frameMax,
+		Exclusive: d.cfg.Exclusive}
+	if err := b.change(b.takeSlot); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// Inside runs fn on a thread that is in the interface's network namespace, as sockets must be that are made there.
+func (d *Demux) Inside(fn func() error) error { return d.ns.do(fn) }
 
 // Mode returns where the program runs.
 func (d *Demux) Mode() Mode { return d.at.mode }
@@ -227,5 +243,9 @@ func (d *Demux) Close() error {
 		return nil
 	}
 	d.closed = true
-	return errors.Join(err, d.claim.release(), d.at.close(), d.ns.close())
+	err = errors.Join(err, d.claim.release())
+	if d.part {
+		return err
+	}
+	return errors.Join(err, d.at.close(), d.ns.close())
 }

@@ -33,6 +33,7 @@ type Transport struct {
 
 	resolver *resolver
 	receiver receiver
+	bulk     *bulk // nil: no packets but the transport's own go past the stack
 
 	_       counters.Pad
 	sending sync.Mutex // held by Send
@@ -128,7 +129,7 @@ func (t *Transport) frameMax() int {
 	if t.cfg.segments() {
 		return t.cfg.MTU + t.cfg.frameHeaders() + vlanTag
 	}
-	return t.cfg.umemChunk() - t.cfg.headroom() - roomInFront
+	return t.cfg.chunkFrame()
 }
 
 // connect opens the sockets, gives them frames, and lets packets come.
@@ -136,8 +137,9 @@ func (t *Transport) connect(arena *frame.Arena, local netip.AddrPort) error {
 	if err := t.openSockets(arena); err != nil {
 		return err
 	}
-	t.sender.init(t.receiver.sockets[0])
-	t.receiver.init()
+	t.bulk = newBulk(t, arena)
+	t.sender.init(t.receiver.sockets[0], t.bulk)
+	t.receiver.init(t.bulk)
 	for _, s := range t.receiver.sockets {
 		if err := t.demux.AddSocket(s.queue, s.fd); err != nil {
 			return err
@@ -249,7 +251,7 @@ func (t *Transport) Subscribe(ch dataplane.Channel) error {
 	if err := t.demux.Listen(t.group(ch)); err != nil {
 		return errors.Join(fmt.Errorf("xdp: channel %d: %w", ch, err), t.stack.Unsubscribe(ch))
 	}
-	t.resolver.note(ch, true, true)
+	t.resolver.note(ch, 1)
 	return nil
 }
 
@@ -260,7 +262,7 @@ func (t *Transport) Unsubscribe(ch dataplane.Channel) error {
 	if err := t.stack.Unsubscribe(ch); err != nil {
 		return err
 	}
-	t.resolver.note(ch, true, false)
+	t.resolver.note(ch, -1)
 	if err := t.demux.Unlisten(t.group(ch)); err != nil {
 		return fmt.Errorf("xdp: channel %d: %w", ch, err)
 	}
@@ -326,6 +328,9 @@ func (t *Transport) Stats() dataplane.Stats {
 	st.ReceiveOversize += r.oversize.Load()
 	st.ReceiveUndersize += r.undersize.Load()
 	st.ReceiveForeign += r.foreign.Load()
+	if t.bulk != nil {
+		st.ReceiveForeign += t.bulk.foreign.Load()
+	}
 	return st
 }
 
@@ -346,5 +351,5 @@ func (t *Transport) Close() error {
 	t.sending.Lock() // kept: nothing may enter any more
 	t.control.Lock()
 	defer t.control.Unlock()
-	return errors.Join(t.stack.Close(), t.resolver.close())
+	return errors.Join(t.bulk.close(), t.stack.Close(), t.resolver.close())
 }

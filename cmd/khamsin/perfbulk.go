@@ -21,6 +21,7 @@ type perfBulkCommand struct {
 	Traffic   bool    `help:"Measure the latency of ordered messages, alone and beside transfers."`
 	Dir       string  `type:"existingdir" placeholder:"DIR" help:"Objects are files there, instead of memory."`
 	Transfers int     `help:"Transfers at once; default: ISIS_OOBMAXIPMCADDRS, else 4."`
+	XDPBulk   string  `name:"xdp-bulk" enum:",driver,udp,xdp" default:"" help:"With --transport xdp: bulk bytes past the stack (xdp), by UDP (udp), or as the driver has it."`
 	Find      bool    `help:"Try multicast and a chain, and one or more transfers at once, and print the fastest first."`
 	JSON      bool    `name:"json" help:"Print one JSON object on stdout."`
 }
@@ -34,6 +35,7 @@ func (c *perfBulkCommand) Run(ctx context.Context) error {
 	o := perf.BulkOptions{
 		Receivers: c.Receivers, Size: c.Size, Objects: c.Objects, Loss: c.Loss, Transport: c.Transport, Netns: c.Netns,
 		Megabits: c.Mbit, Runs: c.Runs, Traffic: c.Traffic, Dir: c.Dir, Transfers: c.Transfers,
+		XDPBulk: c.XDPBulk,
 	}
 	progress := func(what string) { fmt.Fprintln(os.Stderr, what+" …") }
 	if c.Find {

@@ -54,6 +54,14 @@ func withHosts(n int, o netns.Options, open func(host int) vsync.TransportFactor
 		requireXDP(c.t)
 		c.hosts = &hosts{t: c.t, all: netns.Bridged(c.t, pastPrefix, n, o), open: open}
 		c.system = append(c.system, vsync.WithInterfaces(netns.Interface))
+		c.discovery = 600 * time.Millisecond // there is a network between them, and one that starts
+		logs := &logged{}
+		c.log = vsync.WithLogger(slog.New(slog.NewTextHandler(logs, nil)))
+		c.t.Cleanup(func() {
+			if c.t.Failed() {
+				c.t.Log(logs.String())
+			}
+		})
 	}
 }
 
@@ -351,6 +359,12 @@ func (l *logged) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.Write(b)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 func (l *logged) count(what string) int {

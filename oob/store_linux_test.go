@@ -38,22 +38,24 @@ type member struct {
 
 // cluster starts members whose messages stay in this process, and whose bulk packets go over the loopback.
 type cluster struct {
-	t       testing.TB
-	hub     *mem.Hub
-	system  []vsync.Option
-	group   []vsync.GroupOption
-	store   []Option
-	suspect time.Duration
-	sides   *transporttest.Sides // they write into each other's memory
-	mortal  bool                 // members die: the ORACLE is a process that does not
-	log     vsync.Option
-	hosts   *hosts // nil: they are all on the loopback
-	members []*member
+	t         testing.TB
+	hub       *mem.Hub
+	system    []vsync.Option
+	group     []vsync.GroupOption
+	store     []Option
+	suspect   time.Duration
+	sides     *transporttest.Sides // they write into each other's memory
+	mortal    bool                 // members die: the ORACLE is a process that does not
+	log       vsync.Option
+	discovery time.Duration
+	hosts     *hosts // nil: they are all on the loopback
+	members   []*member
 }
 
 func newCluster(t testing.TB, n int, change ...func(c *cluster)) *cluster {
 	t.Helper()
-	c := &cluster{t: t, hub: mem.NewHub(), suspect: 3 * time.Second, log: vsync.WithMute()}
+	c := &cluster{t: t, hub: mem.NewHub(), suspect: 3 * time.Second, log: vsync.WithMute(),
+		discovery: 60 * time.Millisecond}
 	for _, f := range change {
 		f(c)
 	}
@@ -84,7 +86,7 @@ func (c *cluster) options(more ...vsync.Option) []vsync.Option {
 		transport = c.hosts.transport
 	}
 	return append(append(slices.Clone(c.system),
-		vsync.WithTransport(transport), vsync.WithDiscovery(60*time.Millisecond),
+		vsync.WithTransport(transport), vsync.WithDiscovery(c.discovery),
 		vsync.WithHeartbeat(50*time.Millisecond), vsync.WithSuspectAfter(suspect), c.log,
 	), more...)
 }

@@ -246,9 +246,8 @@ func (t *Transport) PastStack() dataplane.Bypass {
 	return t.bulk
 }
 
-// Hear lets multicasts to an address and port come to sockets of this process until what it returns is closed, which
-// must be before the transport is. An Exclusive transport has them dropped otherwise; with others nothing is to be
-// done.
+// Hear lets multicasts to an address and port come to sockets of this process until what it returns is closed. An
+// Exclusive transport has them dropped otherwise; with others nothing is to be done.
 func (t *Transport) Hear(to netip.AddrPort) (io.Closer, error) {
 	if !t.cfg.Exclusive {
 		return deaf{}, nil

@@ -203,7 +203,7 @@ func (c Config) headroomMin() int { return roomInFront + c.frameHeaders() }
 // chunkFrame returns the bytes of the longest frame that the kernel puts into one UMEM chunk.
 func (c Config) chunkFrame() int { return c.umemChunk() - c.headroom() - roomInFront }
 
-// fillRing returns the slots of fill and RX rings: room for all frames that may be in one, those included that inlets
+// fillRing returns the slots of a fill ring: room for all frames that may be in one, those included that inlets
 // give back after the transport has replaced them.
 func (c Config) fillRing() int { return powerOfTwo(c.RxRing + 2*c.BulkRx) }
 

@@ -210,9 +210,9 @@ func (i *inlet) Room() int { return max(1, (i.ring-i.ring/8)/i.descs) }
 
 // Close is dataplane.Inlet's.
 func (i *inlet) Close() error {
-	i.bulk.mu.Lock()
+	i.bulk.mu.Lock() // until the end: the transport must not end before
+	defer i.bulk.mu.Unlock()
 	delete(i.bulk.inlets, i)
-	i.bulk.mu.Unlock()
 	return i.shut()
 }
 

@@ -3,6 +3,7 @@ package xdp
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -12,6 +13,12 @@ import (
 
 // outletBuffer is how many bytes of packets of an outlet, as the kernel counts them, may be under way.
 const outletBuffer = 2 << 20
+
+// How often, and for how long, an outlet waits for room.
+const (
+	roomTries = 40
+	roomPause = 50 * time.Microsecond
+)
 
 // outlet sends packets of one flow.
 type outlet struct {
@@ -116,8 +123,24 @@ func (o *outlet) Flush() error {
 	if errno := o.socket.kick(o.reaper, &o.calls); errno != 0 {
 		return fmt.Errorf("xdp: send: %w", errno)
 	}
-	o.reap()
+	for range roomTries {
+		if o.reap(); o.hasRoom() {
+			break
+		}
+		time.Sleep(roomPause) // a driver that works without copies sends by itself
+	}
 	return nil
+}
+
+// hasRoom tells whether the largest packet can be put.
+func (o *outlet) hasRoom() bool {
+	size := o.max + o.headers
+	if descs := o.descriptors(size); o.socket.tx.roomFor(descs) < descs {
+		return false
+	}
+	o.bulk.main.mu.Lock()
+	defer o.bulk.main.mu.Unlock()
+	return len(o.bulk.free)*o.bulk.chunkSize >= size
 }
 
 // reap takes in frames that have been sent.
@@ -129,9 +152,9 @@ func (o *outlet) reap() {
 
 // Close is dataplane.Outlet's.
 func (o *outlet) Close() error {
-	o.bulk.mu.Lock()
+	o.bulk.mu.Lock() // until the end: the transport must not end before
+	defer o.bulk.mu.Unlock()
 	delete(o.bulk.outlets, o)
-	o.bulk.mu.Unlock()
 	return o.shut()
 }
 

@@ -45,7 +45,7 @@ func openSocket(cfg *Config, mem []byte, queue int, umem *socket) (*socket, erro
 		err = s.register(cfg, mem)
 	}
 	if err == nil {
-		sizes := ringSizes{fill: cfg.fillRing(), completion: cfg.completionRing(), rx: cfg.fillRing()}
+		sizes := ringSizes{fill: cfg.fillRing(), completion: cfg.completionRing(), rx: cfg.RxRing}
 		if umem == nil {
 			sizes.tx = cfg.TxRing
 		}

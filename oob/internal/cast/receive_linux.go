@@ -33,6 +33,8 @@ type receiveWork struct {
 	source     netip.AddrPort // of the sender, once it was heard
 	control    cipher.AEAD
 	data       cipher.AEAD
+	nonce      [nonceLen]byte         // of the packet that is opened
+	head       [transfer.HeadLen]byte // likewise
 
 	unit   int // bytes of a full segment
 	room   int // bytes of its packet behind the head
@@ -424,10 +426,8 @@ func (w *receiveWork) unseal(h *transfer.Head, data []byte) ([]byte, bool) {
 	if w.data == nil || len(data) < TagLen {
 		return nil, false
 	}
-	var head [transfer.HeadLen]byte
-	h.Put(head[:])
-	var nonce [nonceLen]byte
-	out, err := w.data.Open(data[:0], nonceOf(&nonce, h.Number), data, head[:])
+	h.Put(w.head[:])
+	out, err := w.data.Open(data[:0], nonceOf(&w.nonce, h.Number), data, w.head[:])
 	return out, err == nil
 }
 

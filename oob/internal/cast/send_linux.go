@@ -34,6 +34,7 @@ type sendWork struct {
 	control cipher.AEAD
 	data    cipher.AEAD
 	salt    [SaltLen]byte
+	nonce   [nonceLen]byte            // of the packet that is sealed
 	where   map[uint64]netip.AddrPort // of the receivers, as their feedbacks came
 
 	gso    bool
@@ -292,9 +293,8 @@ func (w *sendWork) parts(i int, h *transfer.Head, payload []byte) (head, text []
 	head = w.heads[i*transfer.HeadLen : (i+1)*transfer.HeadLen : (i+1)*transfer.HeadLen]
 	h.Put(head)
 	if w.data != nil {
-		var nonce [nonceLen]byte
 		room := w.stride - transfer.HeadLen
-		payload = w.data.Seal(w.sealed[i*room:i*room:(i+1)*room], nonceOf(&nonce, h.Number), payload, head)
+		payload = w.data.Seal(w.sealed[i*room:i*room:(i+1)*room], nonceOf(&w.nonce, h.Number), payload, head)
 	}
 	return head, payload
 }

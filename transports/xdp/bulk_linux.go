@@ -55,6 +55,8 @@ type bulk struct {
 
 	foreign counters.Shared // packets that came to an inlet and were not of its flow
 
+	closing sync.WaitGroup // outlets and inlets that are being closed
+
 	mu      sync.Mutex // guards what follows
 	closed  bool
 	outlets map[*outlet]struct{}
@@ -224,6 +226,7 @@ func (b *bulk) close() error {
 	}
 	clear(b.outlets)
 	clear(b.inlets)
+	b.closing.Wait()
 	return errors.Join(errs...)
 }
 

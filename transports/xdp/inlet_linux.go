@@ -210,9 +210,11 @@ func (i *inlet) Room() int { return max(1, (i.ring-i.ring/8)/i.descs) }
 
 // Close is dataplane.Inlet's.
 func (i *inlet) Close() error {
-	i.bulk.mu.Lock() // until the end: the transport must not end before
-	defer i.bulk.mu.Unlock()
+	i.bulk.mu.Lock()
 	delete(i.bulk.inlets, i)
+	i.bulk.closing.Add(1) // the transport must not end before
+	i.bulk.mu.Unlock()
+	defer i.bulk.closing.Done()
 	return i.shut()
 }
 

@@ -152,9 +152,11 @@ func (o *outlet) reap() {
 
 // Close is dataplane.Outlet's.
 func (o *outlet) Close() error {
-	o.bulk.mu.Lock() // until the end: the transport must not end before
-	defer o.bulk.mu.Unlock()
+	o.bulk.mu.Lock()
 	delete(o.bulk.outlets, o)
+	o.bulk.closing.Add(1) // the transport must not end before
+	o.bulk.mu.Unlock()
+	defer o.bulk.closing.Done()
 	return o.shut()
 }
 

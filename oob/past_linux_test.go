@@ -238,11 +238,20 @@ func TestPastTheStack(t *testing.T) {
 	}
 }
 
-// Members over UDP and members over AF_XDP understand each other, whichever sends.
+// Members over UDP and members over AF_XDP understand each other, whichever sends. One that would use AF_XDP and finds
+// its queue taken is one over UDP.
 func TestPastAndUDPTogether(t *testing.T) {
+	taken := func(c *vsync.Config) (dataplane.Transport, error) {
+		other, err := xdp.Open(xdp.Config{Interface: netns.Interface, GroupPort: 17999})
+		if err != nil {
+			return nil, err
+		}
+		t.Cleanup(func() { _ = other.Close() })
+		return vsync.Auto(vsync.XDPOptions{Latency: true, Bulk: vsync.BulkByXDP})(c)
+	}
 	c := newCluster(t, 4, withHosts(4, netns.Options{}, func(host int) vsync.TransportFactory {
 		return [...]vsync.TransportFactory{
-			vsync.XDP(vsync.XDPOptions{Bulk: vsync.BulkByXDP}), vsync.UDP(),
+			vsync.XDP(vsync.XDPOptions{Bulk: vsync.BulkByXDP}), taken,
 			vsync.XDP(vsync.XDPOptions{}), vsync.XDP(vsync.XDPOptions{Bulk: vsync.BulkByXDP, Generic: true}),
 		}[host]
 	}))

@@ -65,14 +65,10 @@ type bulk struct {
 
 // newBulk sets frames aside, as the configuration says; nil when it says none. The transport's sockets are bound.
 func newBulk(t *Transport, arena *frame.Arena) *bulk {
-	main := t.receiver.sockets[0]
-	switch {
-	case t.cfg.BulkTx == 0:
-		return nil
-	case t.cfg.BulkNoCopy && !main.zeroCopy:
-		t.cfg.Log.Info("xdp: bulk packets go by UDP, since the driver copies", "interface", t.cfg.Interface)
+	if t.cfg.BulkTx == 0 {
 		return nil
 	}
+	main := t.receiver.sockets[0]
 	b := &bulk{
 		t: t, arena: arena, main: main, shift: uint(bits.TrailingZeros(uint(t.cfg.Arena.ChunkSize))),
 		chunkSize: t.cfg.Arena.ChunkSize, umemChunk: t.cfg.umemChunk(),

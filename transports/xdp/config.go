@@ -191,6 +191,12 @@ func (c Config) validateArena() error {
 	return errors.Join(faults...)
 }
 
+// dropBulk does without frames for packets of others, and with rings of the usual size, since the driver copies.
+func (c *Config) dropBulk() {
+	c.Log.Info("xdp: packets of others go by UDP, since the driver copies", "interface", c.Interface)
+	c.BulkTx, c.BulkRx, c.BulkNoCopy, c.wideBulk = 0, 0, false, false
+}
+
 // umemChunk returns the bytes of a UMEM chunk: a chunk of the arena, or a page of a larger one.
 func (c Config) umemChunk() int { return min(c.Arena.ChunkSize, umemChunkMax) }
 

@@ -166,16 +166,18 @@ func (t *Transport) openSockets(arena *frame.Arena) error {
 	}
 	var first *socket
 	for _, q := range queues {
-		s, err := openSocket(&t.cfg, arena.Memory(), q, first)
-		if err != nil {
-			return err
-		}
-		if err := s.bind(&t.cfg, t.ifi.Index, first, t.demux.Mode() == bpf.ModeNative); err != nil {
-			closing := s.close()
-			if all && first != nil && errors.Is(err, errNoQueue) {
-				return closing
+		s, err := t.openSocket(arena, q, first)
+		if first == nil && err == nil && t.cfg.BulkNoCopy && !s.zeroCopy {
+			t.cfg.dropBulk()
+			if err = s.close(); err == nil {
+				s, err = t.openSocket(arena, q, nil)
 			}
-			return errors.Join(err, closing)
+		}
+		if err != nil {
+			if all && first != nil && errors.Is(err, errNoQueue) {
+				return nil
+			}
+			return err
 		}
 		t.receiver.sockets = append(t.receiver.sockets, s)
 		if first == nil {
@@ -183,6 +185,18 @@ func (t *Transport) openSockets(arena *frame.Arena) error {
 		}
 	}
 	return nil
+}
+
+// openSocket opens a socket and binds it.
+func (t *Transport) openSocket(arena *frame.Arena, queue int, first *socket) (*socket, error) {
+	s, err := openSocket(&t.cfg, arena.Memory(), queue, first)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.bind(&t.cfg, t.ifi.Index, first, t.demux.Mode() == bpf.ModeNative); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
 }
 
 // Caps says what the transport can do.

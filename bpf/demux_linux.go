@@ -43,14 +43,22 @@ type Demux struct {
 	at    *attachment
 	slot  uint32
 	claim *claim
+	part  bool  // a branch: what it shares with others is not its own
+	life  *life // of that
 
 	mu     sync.Mutex
 	closed bool
 }
 
+// life is how long a part and its branches have their program.
+type life struct {
+	mu   sync.RWMutex
+	over bool
+}
+
 // OpenDemux attaches the program to an interface, or takes part in the one that is there.
 func OpenDemux(cfg DemuxConfig) (*Demux, error) {
-	d := &Demux{cfg: cfg}
+	d := &Demux{cfg: cfg, life: new(life)}
 	var err error
 	if d.ns, err = currentNamespace(); err != nil {
 		return nil, fmt.Errorf("bpf: %w", err)
@@ -64,6 +72,21 @@ func OpenDemux(cfg DemuxConfig) (*Demux, error) {
 	return d, nil
 }
 
+// Branch returns another part in the same program, with a slot of its own, for sockets that get what is sent to other
+// addresses. Whatever comes there is handed over, of whichever group. It ends with d, though its Close is still due.
+func (d *Demux) Branch(frameMax int) (*Demux, error) {
+	b := &Demux{ns: d.ns, at: d.at, part: true, life: d.life}
+	b.cfg = DemuxConfig{IfIndex: d.cfg.IfIndex, Mode: d.cfg.Mode, VLAN: d.cfg.VLAN, FrameMax: frameMax,
+		Exclusive: d.cfg.Exclusive}
+	if err := b.change(b.takeSlot); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// Inside runs fn on a thread that is in the interface's network namespace, as sockets must be that are made there.
+func (d *Demux) Inside(fn func() error) error { return d.ns.do(fn) }
+
 // Mode returns where the program runs.
 func (d *Demux) Mode() Mode { return d.at.mode }
 
@@ -71,7 +94,9 @@ func (d *Demux) Mode() Mode { return d.at.mode }
 func (d *Demux) change(fn func(table) error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed {
+	d.life.mu.RLock()
+	defer d.life.mu.RUnlock()
+	if d.closed || d.life.over {
 		return fmt.Errorf("bpf: %w", ErrClosed)
 	}
 	err := d.ns.do(func() error {
@@ -147,6 +172,11 @@ func (d *Demux) AddSocket(queue, fd int) error {
 	if queue < 0 || queue >= QueuesMax {
 		return &MissingError{Need: NeedQueue, What: fmt.Sprintf("use queue %d", queue),
 			Hint: fmt.Sprintf("queues up to %d can have sockets: give the interface fewer", QueuesMax-1)}
+	}
+	d.life.mu.RLock()
+	defer d.life.mu.RUnlock()
+	if d.life.over {
+		return fmt.Errorf("bpf: %w", ErrClosed)
 	}
 	if err := d.at.maps.Sockets.Put(d.slot*QueuesMax+uint32(queue), uint32(fd)); err != nil {
 		return explain(fmt.Sprintf("put the socket of queue %d into the map", queue), err)
@@ -227,5 +257,15 @@ func (d *Demux) Close() error {
 		return nil
 	}
 	d.closed = true
-	return errors.Join(err, d.claim.release(), d.at.close(), d.ns.close())
+	d.life.mu.Lock()
+	defer d.life.mu.Unlock()
+	if d.part {
+		if d.life.over {
+			err = nil // what it asked for went with the whole, or goes with its name
+		}
+		return errors.Join(err, d.claim.release())
+	}
+	d.life.over = true
+	err = errors.Join(err, d.claim.release())
+	return errors.Join(err, d.at.close(), d.ns.close())
 }

@@ -7,7 +7,6 @@ import (
 	"net"
 	"time"
 
-	"github.com/khamsin-io/khamsin/oob/internal/background"
 	"github.com/khamsin-io/khamsin/oob/internal/chain"
 )
 
@@ -62,7 +61,7 @@ func (s *Store) link(c net.Conn) error {
 		return err
 	}
 	defer context.AfterFunc(x.ctx, func() { _ = c.Close() })()
-	return background.Do(s.settings.nice, func() error {
+	return s.settings.do(func() error {
 		return x.incoming.Serve(c, g, func() { s.have(x) })
 	})
 }

@@ -7,7 +7,6 @@ import (
 	"unicode/utf8"
 	"unsafe"
 
-	"github.com/khamsin-io/khamsin/oob/internal/background"
 	"github.com/khamsin-io/khamsin/oob/internal/catalog"
 	"github.com/khamsin-io/khamsin/oob/internal/memory"
 	"github.com/khamsin-io/khamsin/oob/internal/transfer"
@@ -132,7 +131,7 @@ func (s *Store) heavy(bytes int64, work func() error) error {
 	if bytes < heavyBytes {
 		return work()
 	}
-	return background.Do(s.settings.nice, work)
+	return s.settings.do(work)
 }
 
 // sum returns the digests of bytes.

@@ -18,6 +18,8 @@ type settings struct {
 	nice      int
 	unsided   bool
 	spare     int64
+	stack     bool
+	inside    func(work func() error) error // of tests: runs it where its member is
 }
 
 // Defaults and bounds.
@@ -63,6 +65,10 @@ func WithNice(n int) Option { return func(s *settings) { s.nice = n } }
 // WithoutOneSided lets bytes go by multicast or TCP even where the system's transport could write them from memory to
 // memory.
 func WithoutOneSided() Option { return func(s *settings) { s.unsided = true } }
+
+// WithoutBypass lets multicasts go by UDP even where the system's transport could carry them past the kernel's network
+// stack.
+func WithoutBypass() Option { return func(s *settings) { s.stack = true } }
 
 // WithReceiveLoss throws away a share of the packets of transfers that arrive, 0 to 1, each by chance: to measure and
 // test what losses do.

@@ -375,7 +375,9 @@ func faultRun(t *testing.T, seed uint64) (whole, lost int) {
 		c.mortal = true
 		switch rng.IntN(3) {
 		case 0:
-			c.system = append(c.system, withNetwork(vsync.Network{TCPOnly: true}))
+			if os.Getenv(suiteOverXDP) == "" {
+				c.system = append(c.system, withNetwork(vsync.Network{TCPOnly: true}))
+			}
 		case 1:
 			c.store = append(c.store, WithReceiveLoss(0.3*rng.Float64()))
 		}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/khamsin-io/khamsin/dataplane"
-	"github.com/khamsin-io/khamsin/oob/internal/background"
 	"github.com/khamsin-io/khamsin/oob/internal/cast"
 	"github.com/khamsin-io/khamsin/oob/internal/catalog"
 	"github.com/khamsin-io/khamsin/oob/internal/chain"
@@ -197,7 +196,7 @@ func (s *Store) use(x *session) {
 // run does the work, again if it fails while the transfer goes on, and then gives back what was used.
 func (s *Store) run(key sessionKey, x *session, work func() error) {
 	for x.ctx.Err() == nil {
-		err := background.Do(s.settings.nice, work)
+		err := s.settings.do(work)
 		if x.ctx.Err() != nil || err == nil || cast.Stopped(err) {
 			break
 		}
@@ -369,7 +368,7 @@ func (s *Store) sendCast(x *session) error {
 	}
 	c := &cast.Sending{
 		Path: s.castPath(x), ID: uint32(x.transfer.ID), Layout: layout, Items: x.items, Counters: &s.casts,
-		Stop: x.ctx.Done(),
+		Stop: x.ctx.Done(), Past: s.past(x),
 	}
 	if keys != nil {
 		c.Keys = keys
@@ -396,7 +395,7 @@ func (s *Store) receiveCast(x *session, r *transfer.Receiver) error {
 	c := &cast.Receiving{
 		Path: s.castPath(x), ID: uint32(x.transfer.ID), Receiver: r, Self: s.self.Incarnation,
 		Source: x.addrs[x.transfer.Source], Direct: s.pool.Direct(), Write: s.write(x), Counters: &s.casts,
-		Stop: x.ctx.Done(), Loss: s.settings.loss,
+		Stop: x.ctx.Done(), Loss: s.settings.loss, Past: s.past(x),
 	}
 	if keys != nil {
 		c.Keys = keys

@@ -32,6 +32,9 @@ type Stats struct {
 	WrittenBytes    uint64 `json:"written_bytes"`
 	LandedBytes     uint64 `json:"landed_bytes"` // that others wrote into this process's memory
 	Unsided         uint64 `json:"unsided"`      // links that should have written, and could not, or not to the end
+	XDPSent         uint64 `json:"xdp_sent"`     // packets, of those by multicast, that went through AF_XDP sockets
+	XDPReceived     uint64 `json:"xdp_received"` // likewise
+	XDPRefused      uint64 `json:"xdp_refused"`  // transfers that should have used them, and went by UDP, or in part
 }
 
 // Stats returns the counters.
@@ -49,6 +52,7 @@ func (s *Store) Stats() Stats {
 		LinkReceived: l.ReceivedBytes.Load(),
 		LinksRefused: l.Refused.Load(), Writes: l.Writes.Load(), WrittenBytes: l.WrittenBytes.Load(),
 		LandedBytes: l.LandedBytes.Load(), Unsided: l.Unsided.Load(),
+		XDPSent: c.PastSent.Load(), XDPReceived: c.PastReceived.Load(), XDPRefused: c.PastRefused.Load(),
 	}
 }
 

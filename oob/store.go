@@ -34,6 +34,8 @@ type Store struct {
 	listener net.Listener
 	sided    dataplane.OneSided // nil: bytes are not written into others' memory
 	troubled atomic.Bool        // it was said why they are not
+	bypass   dataplane.Bypass   // nil: multicasts go by UDP
+	stacked  atomic.Bool        // it was said why some do nevertheless
 	casts    cast.Counters
 	links    chain.Counters
 
@@ -98,6 +100,9 @@ func Attach(g *vsync.Group, opts ...Option) (*Store, error) {
 		s.path.Multicast = false // the loopback has no route for it
 	}
 	s.sided = sidedOf(sys, &settings)
+	if !settings.stack {
+		s.bypass = sys.Bypass()
+	}
 	if s.pool, err = memory.New(settings.dir, settings.spare); err != nil {
 		return nil, fmt.Errorf("oob: %w", err)
 	}

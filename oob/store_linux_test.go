@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -37,25 +38,32 @@ type member struct {
 
 // cluster starts members whose messages stay in this process, and whose bulk packets go over the loopback.
 type cluster struct {
-	t       testing.TB
-	hub     *mem.Hub
-	system  []vsync.Option
-	group   []vsync.GroupOption
-	store   []Option
-	suspect time.Duration
-	sides   *transporttest.Sides // they write into each other's memory
-	mortal  bool                 // members die: the ORACLE is a process that does not
-	members []*member
+	t         testing.TB
+	hub       *mem.Hub
+	system    []vsync.Option
+	group     []vsync.GroupOption
+	store     []Option
+	suspect   time.Duration
+	sides     *transporttest.Sides // they write into each other's memory
+	mortal    bool                 // members die: the ORACLE is a process that does not
+	log       vsync.Option
+	discovery time.Duration
+	hosts     *hosts // nil: they are all on the loopback
+	members   []*member
 }
 
 func newCluster(t testing.TB, n int, change ...func(c *cluster)) *cluster {
 	t.Helper()
-	c := &cluster{t: t, hub: mem.NewHub(), suspect: 3 * time.Second}
+	c := &cluster{t: t, hub: mem.NewHub(), suspect: 3 * time.Second, log: vsync.WithMute(),
+		discovery: 60 * time.Millisecond}
 	for _, f := range change {
 		f(c)
 	}
+	if os.Getenv(suiteOverXDP) != "" && c.hosts == nil {
+		overXDP(c)
+	}
 	if c.mortal {
-		sys, err := vsync.Start(context.Background(), c.options(vsync.WithOracleSize(1))...)
+		sys, err := c.start(vsync.WithOracleSize(1))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -73,9 +81,13 @@ func (c *cluster) options(more ...vsync.Option) []vsync.Option {
 	if c.mortal {
 		suspect = 400 * time.Millisecond
 	}
+	transport := c.transport
+	if c.hosts != nil {
+		transport = c.hosts.transport
+	}
 	return append(append(slices.Clone(c.system),
-		vsync.WithTransport(c.transport), vsync.WithDiscovery(60*time.Millisecond),
-		vsync.WithHeartbeat(50*time.Millisecond), vsync.WithSuspectAfter(suspect), vsync.WithMute(),
+		vsync.WithTransport(transport), vsync.WithDiscovery(c.discovery),
+		vsync.WithHeartbeat(50*time.Millisecond), vsync.WithSuspectAfter(suspect), c.log,
 	), more...)
 }
 
@@ -94,14 +106,29 @@ type sidedTransport struct {
 	*transporttest.Side
 }
 
+// start starts a system, on the next host where there are hosts.
+func (c *cluster) start(more ...vsync.Option) (sys *vsync.System, err error) {
+	options := c.options(more...)
+	if c.hosts == nil {
+		return vsync.Start(context.Background(), options...)
+	}
+	c.hosts.next().Do(func() { sys, err = vsync.Start(context.Background(), options...) })
+	return sys, err
+}
+
 func (c *cluster) join() *member {
 	c.t.Helper()
-	sys, err := vsync.Start(context.Background(), c.options(vsync.WithEligible(!c.mortal))...)
+	sys, err := c.start(vsync.WithEligible(!c.mortal))
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	m := &member{sys: sys, group: sys.NewGroup("objects of "+c.t.Name(), c.group...)}
-	if m.store, err = Attach(m.group, c.store...); err != nil {
+	if c.hosts == nil {
+		m.store, err = Attach(m.group, c.store...)
+	} else {
+		m.store, err = c.hosts.attach(m.group, c.store)
+	}
+	if err != nil {
 		c.t.Fatal(err)
 	}
 	c.t.Cleanup(func() {

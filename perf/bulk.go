@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/khamsin-io/khamsin/oob"
+	"github.com/khamsin-io/khamsin/vsync"
 )
 
 // BulkOptions says which objects are replicated, and how.
@@ -25,6 +26,7 @@ type BulkOptions struct {
 	Dir       string  `json:"dir"`       // directory of objects; empty: memory
 	Transfers int     `json:"transfers"` // at once; 0: the library's default
 	Spare     int64   `json:"spare"`     // bytes of deleted objects that are kept for the next; 0: the default
+	XDPBulk   string  `json:"xdp_bulk"`  // over the transport "xdp": a key of xdpBulks; empty: as the driver has it
 }
 
 // BulkResult is what a measurement gave. The run is the median one.
@@ -87,8 +89,18 @@ func (o *BulkOptions) Validate() error {
 	check(o.Transfers >= 0 && o.Transfers <= transfersMax, "transfers: %d, want 1 to %d, or 0", o.Transfers,
 		transfersMax)
 	check(o.Spare >= 0 && o.Spare <= bulkMax, "spare: %d, want up to %d bytes", o.Spare, int64(bulkMax))
+	_, known := xdpBulks()[o.XDPBulk]
+	check(known, "xdp_bulk: %q, want driver, udp or xdp", o.XDPBulk)
+	check(o.XDPBulk == "" || o.Transport == "xdp", "xdp_bulk: takes the transport xdp")
 	check(o.Runs >= 1 && o.Runs <= runsMax, "runs: %d, want 1 to %d", o.Runs, runsMax)
 	return errors.Join(faults...)
+}
+
+// xdpBulks returns the values of BulkOptions.XDPBulk.
+func xdpBulks() map[string]vsync.XDPBulk {
+	return map[string]vsync.XDPBulk{
+		"": vsync.BulkByDriver, "driver": vsync.BulkByDriver, "udp": vsync.BulkByUDP, "xdp": vsync.BulkByXDP,
+	}
 }
 
 // bulkOrder is one step of a member.

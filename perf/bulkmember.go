@@ -84,7 +84,11 @@ func (m *bulkMember) attach(ctx context.Context, o *bulkOrder) (err error) {
 		}
 	}
 	m.DropShare = 0 // only of transfers
-	if m.sys, err = vsync.Start(context.WithoutCancel(ctx), vsync.WithConfig(m.config())); err != nil {
+	config := m.config()
+	if m.o.XDPBulk != "" {
+		config.Transport = vsync.XDP(vsync.XDPOptions{Bulk: xdpBulks()[m.o.XDPBulk]})
+	}
+	if m.sys, err = vsync.Start(context.WithoutCancel(ctx), vsync.WithConfig(config)); err != nil {
 		return err
 	}
 	m.group = m.sys.NewGroup(groupName)

@@ -4,6 +4,7 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 
@@ -76,10 +77,38 @@ func (s *System) Path() (Path, error) {
 // memTransport is the name of the transport that leaves no process.
 const memTransport = "mem"
 
+// hearing is what a transport does that has packets dropped.
+type hearing interface {
+	Hear(to netip.AddrPort) (io.Closer, error)
+}
+
+// setBeside notes what a transport can do beside messages.
+func (s *System) setBeside(t dataplane.Transport) {
+	s.sided, _ = t.(dataplane.OneSided)
+	s.hearing, _ = t.(hearing)
+	if p, ok := t.(interface{ PastStack() dataplane.Bypass }); ok {
+		s.bypass = p.PastStack()
+	}
+}
+
 // OneSided returns what writes into the memory of other processes without their receiving anything, nil when the
 // system's transport cannot. It is the transport's, and ends with the system. What is written is not sealed, whatever
 // keys there are.
 func (s *System) OneSided() dataplane.OneSided { return s.sided }
+
+// Bypass returns what carries multicasts past the kernel's network stack, nil when the system's transport cannot, or
+// shall not (XDPOptions.Bulk). It is the transport's, and ends with the system.
+func (s *System) Bypass() dataplane.Bypass { return s.bypass }
+
+// Hear lets multicasts that are not the system's messages, to a channel's address and port, come to sockets that the
+// caller has opened on the interface of Path, until what it returns is closed. Without it the transport may have them
+// dropped (XDPOptions.Exclusive).
+func (s *System) Hear(to netip.AddrPort) (io.Closer, error) {
+	if s.hearing == nil {
+		return io.NopCloser(nil), nil
+	}
+	return s.hearing.Hear(to)
+}
 
 // DeriveKey returns a key of KeyLen bytes that follows from the system's, for a purpose of the caller's: all processes
 // of the system get the same, nobody else. It fails with ErrNoKey when the system has no key.

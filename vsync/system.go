@@ -34,6 +34,8 @@ type System struct {
 	calls   atomic.Uint64 // queries
 	caps    dataplane.Caps
 	sided   dataplane.OneSided // nil: the transport has none
+	bypass  dataplane.Bypass   // likewise
+	hearing hearing            // likewise
 	keptMu  sync.Mutex         // guards ended
 	ended   bool               // frames are not to be touched any more
 	kept    atomic.Int64       // packets that handlers keep
@@ -187,7 +189,7 @@ func (s *System) openHost(t dataplane.Transport) (err error) {
 	limits.Message, limits.Window, limits.Queue = c.MaxMessage, c.MaxUnstable, c.MaxQueue
 	caps := t.Caps()
 	s.caps = caps
-	s.sided, _ = t.(dataplane.OneSided)
+	s.setBeside(t)
 	mtu := caps.MTU
 	if c.MaxPacket > 0 {
 		mtu = min(mtu, c.MaxPacket)

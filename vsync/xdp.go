@@ -30,7 +30,26 @@ type XDPOptions struct {
 
 	// BusyPoll makes a receiver that spins drive the network card itself, for up to that time at once.
 	BusyPoll time.Duration
+
+	// Bulk says how the multicasts of bulk objects (package oob) travel. The default goes by the driver.
+	Bulk XDPBulk
 }
+
+// XDPBulk says how the multicasts of bulk objects travel in a system over AF_XDP.
+type XDPBulk uint8
+
+// The ways. Whatever they say, small transfers, and those between processes of one host, go by UDP.
+const (
+	BulkByDriver XDPBulk = iota // past the stack where the driver works without copies, by UDP in super-packets else
+	BulkByUDP
+	BulkByXDP // past the stack wherever AF_XDP works; it takes 10 MiB of memory, or with jumbo packets 80
+)
+
+// Frames that a system sets aside for bulk objects that go past the stack.
+const (
+	bulkTxFrames = 1024
+	bulkRxFrames = 4096
+)
 
 // XDP returns a transport over AF_XDP sockets on the interface of the configuration, past the kernel's network stack.
 // It takes Linux 6.6, an Ethernet interface, and CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_PERFMON and CAP_IPC_LOCK, or
@@ -53,6 +72,12 @@ func XDP(o XDPOptions) TransportFactory {
 		}
 		if o.Generic {
 			cfg.Mode = bpf.ModeGeneric
+		}
+		if o.Bulk != BulkByUDP {
+			cfg.BulkTx, cfg.BulkRx, cfg.BulkNoCopy = bulkTxFrames, bulkRxFrames, o.Bulk == BulkByDriver
+		}
+		if o.Bulk == BulkByXDP {
+			cfg.Arena.RxRuns += bulkTxFrames + bulkRxFrames
 		}
 		t, err := xdp.Open(cfg)
 		if err != nil {

@@ -22,6 +22,7 @@ type perfBulkCommand struct {
 	Dir       string  `type:"existingdir" placeholder:"DIR" help:"Objects are files there, instead of memory."`
 	Transfers int     `help:"Transfers at once; default: ISIS_OOBMAXIPMCADDRS, else 4."`
 	Spare     int64   `placeholder:"BYTES" help:"Bytes of deleted objects to keep as memory for the next ones; default: the library's, 48 MiB."`
+	XDPBulk   string  `name:"xdp-bulk" enum:",driver,udp,xdp" default:"" help:"With --transport xdp: bulk bytes past the stack (xdp), by UDP (udp), or as the driver has it."`
 	Find      bool    `help:"Try multicast and a chain, and one or more transfers at once, and print the fastest first."`
 	JSON      bool    `name:"json" help:"Print one JSON object on stdout."`
 }
@@ -35,7 +36,8 @@ func (c *perfBulkCommand) Run(ctx context.Context) error {
 	o := perf.BulkOptions{
 		Receivers: c.Receivers, Size: c.Size, Objects: c.Objects, Loss: c.Loss, Transport: c.Transport, Netns: c.Netns,
 		Megabits: c.Mbit, Runs: c.Runs, Traffic: c.Traffic, Dir: c.Dir, Transfers: c.Transfers,
-		Spare: c.Spare,
+		Spare:   c.Spare,
+		XDPBulk: c.XDPBulk,
 	}
 	progress := func(what string) { fmt.Fprintln(os.Stderr, what+" …") }
 	if c.Find {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/bits"
 	"net/netip"
 	"time"
 
@@ -80,6 +81,14 @@ type Config struct {
 	// nobody asked for are dropped instead of being passed to the stack.
 	Exclusive bool
 
+	// BulkTx and BulkRx are frames, of the arena's Rx pool, that are set aside for packets of others that go past the
+	// stack beside the transport's own (Transport.Bypass): those that outlets send from, and those that wait for
+	// inlets. Each outlet takes some 256 frames, each inlet up to 1,024 on each queue. Zero: there are none.
+	BulkTx, BulkRx int
+
+	// BulkNoCopy sets them aside only where the driver works without copies.
+	BulkNoCopy bool
+
 	// Verify drops packets with a wrong checksum in the kernel already. Receivers verify anyway.
 	Verify bool
 
@@ -90,6 +99,8 @@ type Config struct {
 
 	// Log is told, once each, what had to be done without. Default: nothing is logged.
 	Log *slog.Logger
+
+	wideBulk bool // packets of others may take several UMEM chunks, since the interface's MTU does
 }
 
 // withDefaults fills in the zero fields for an interface.
@@ -109,6 +120,7 @@ func (c Config) withDefaults(ifMTU int) Config {
 	setDefault(&a.TxChunks, DefaultTxChunks)
 	setDefault(&a.RxRuns, DefaultRxFrames)
 	setDefault(&a.RunChunks, 1)
+	c.wideBulk = c.BulkTx > 0 && ifMTU+etherHeader+vlanTag > c.chunkFrame()
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -145,6 +157,9 @@ func (c Config) validate(ifMTU int) error {
 			fault("queue %d is not from 0 to %d", q, bpf.QueuesMax-1)
 		}
 	}
+	if c.BulkTx < 0 || c.BulkRx < 0 || (c.BulkTx == 0) != (c.BulkRx == 0) {
+		fault("BulkTx %d and BulkRx %d: both or neither", c.BulkTx, c.BulkRx)
+	}
 	if c.BusyPoll < 0 {
 		fault("BusyPoll %v is negative", c.BusyPoll)
 	}
@@ -170,10 +185,16 @@ func (c Config) validateArena() error {
 	if room := a.ChunkSize - a.Headroom; room < c.MTU {
 		fault("MTU %d does not fit the %d bytes behind a chunk's headroom", c.MTU, room)
 	}
-	if a.RxRuns <= socketFrames {
-		fault("RxRuns %d: more than %d are needed", a.RxRuns, socketFrames)
+	if least := socketFrames + c.BulkTx + c.BulkRx; a.RxRuns <= least {
+		fault("RxRuns %d: more than %d are needed", a.RxRuns, least)
 	}
 	return errors.Join(faults...)
+}
+
+// dropBulk does without frames for packets of others, and with rings of the usual size, since the driver copies.
+func (c *Config) dropBulk() {
+	c.Log.Info("xdp: packets of others go by UDP, since the driver copies", "interface", c.Interface)
+	c.BulkTx, c.BulkRx, c.BulkNoCopy, c.wideBulk = 0, 0, false, false
 }
 
 // umemChunk returns the bytes of a UMEM chunk: a chunk of the arena, or a page of a larger one.
@@ -184,6 +205,19 @@ func (c Config) headroom() int { return c.Arena.Headroom - c.headroomMin() }
 
 // headroomMin returns the smallest headroom with which a payload can lie at it, whatever brought the packet.
 func (c Config) headroomMin() int { return roomInFront + c.frameHeaders() }
+
+// chunkFrame returns the bytes of the longest frame that the kernel puts into one UMEM chunk.
+func (c Config) chunkFrame() int { return c.umemChunk() - c.headroom() - roomInFront }
+
+// fillRing returns the slots of a fill ring: room for all frames that may be in one, those included that inlets
+// give back after the transport has replaced them.
+func (c Config) fillRing() int { return powerOfTwo(c.RxRing + 2*c.BulkRx) }
+
+// completionRing returns the slots of a completion ring.
+func (c Config) completionRing() int { return powerOfTwo(c.TxRing + c.BulkTx) }
+
+// powerOfTwo returns the smallest one that is not below n.
+func powerOfTwo(n int) int { return 1 << bits.Len(uint(n-1)) }
 
 // packetHeaders returns the bytes of the IP and UDP headers, and frameHeaders those of Ethernet's as well.
 func (c Config) packetHeaders() int {

@@ -51,39 +51,43 @@ type target struct {
 }
 
 // write writes the headers of a datagram into the bytes in front of its payload, which b ends with.
-func (o *origin) write(b []byte, to *target, payload []byte) {
+func (o *origin) write(b []byte, to *target, payload []byte) { o.writeParts(b, to, payload, nil) }
+
+// writeParts is write of a payload in two parts, wherever they are; the first one has an even length unless it is all.
+func (o *origin) writeParts(b []byte, to *target, head, payload []byte) {
+	size := len(head) + len(payload)
 	copy(b[0:6], to.mac[:])
 	copy(b[6:12], o.mac[:])
 	if o.v6 {
-		o.writeIPv6(b, to, payload)
+		o.writeIPv6(b, to, head, payload)
 		return
 	}
 	binary.BigEndian.PutUint16(b[12:], etherIPv4)
 	ip := b[etherHeader : etherHeader+ipv4Bytes]
 	ip[0], ip[1] = ipv4Start, 0
-	binary.BigEndian.PutUint16(ip[2:], uint16(ipv4Bytes+udpBytes+len(payload)))
+	binary.BigEndian.PutUint16(ip[2:], uint16(ipv4Bytes+udpBytes+size))
 	ip[4], ip[5], ip[6], ip[7] = 0, 0, dontBreak, 0 // no identification: it is never fragmented
 	ip[8], ip[9] = to.ttl, ipUDP
 	ip[10], ip[11] = 0, 0
 	copy(ip[12:], o.ip[12:])
 	copy(ip[16:], to.ip[12:])
 	binary.BigEndian.PutUint16(ip[10:], headerChecksum(ip))
-	o.writeUDP(b[etherHeader+ipv4Bytes:], to, len(payload)) // its checksum is zero: there is none
+	o.writeUDP(b[etherHeader+ipv4Bytes:], to, size) // its checksum is zero: there is none
 }
 
-// writeIPv6 is write with IPv6, over which the UDP checksum is a duty.
-func (o *origin) writeIPv6(b []byte, to *target, payload []byte) {
+// writeIPv6 is writeParts with IPv6, over which the UDP checksum is a duty.
+func (o *origin) writeIPv6(b []byte, to *target, head, payload []byte) {
 	binary.BigEndian.PutUint16(b[12:], etherIPv6)
 	ip := b[etherHeader : etherHeader+ipv6Bytes]
 	ip[0], ip[1], ip[2], ip[3] = ipv6Start, 0, 0, 0
-	size := udpBytes + len(payload)
+	size := udpBytes + len(head) + len(payload)
 	binary.BigEndian.PutUint16(ip[4:], uint16(size))
 	ip[6], ip[7] = ipUDP, to.ttl
 	copy(ip[8:], o.ip[:])
 	copy(ip[24:], to.ip[:])
 	udp := b[etherHeader+ipv6Bytes : etherHeader+ipv6Bytes+udpBytes]
-	o.writeUDP(udp, to, len(payload))
-	sum := add(add(add(uint64(size)+ipUDP, ip[8:]), udp), payload)
+	o.writeUDP(udp, to, len(head)+len(payload))
+	sum := add(add(add(add(uint64(size)+ipUDP, ip[8:]), udp), head), payload)
 	if sum := ^fold(sum); sum != 0 {
 		binary.BigEndian.PutUint16(udp[6:], sum)
 	} else {

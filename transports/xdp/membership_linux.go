@@ -25,11 +25,7 @@ func (r *resolver) lookAround() {
 	now := *r.lonely.Load()
 	var next map[dataplane.Channel]bool
 	for ch, was := range now { // order-free: each is looked up by itself
-		own := 0
-		if r.joined[ch] {
-			own = 1
-		}
-		alone := r.counts[ch] <= own
+		alone := r.counts[ch] <= r.joined[ch]
 		if alone == was {
 			continue
 		}

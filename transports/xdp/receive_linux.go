@@ -25,7 +25,8 @@ type receiver struct {
 	sockets   []*socket
 	shift     uint // log2 of the arena's chunk size
 	turn      int
-	fillMax   int // frames that each fill ring gets at most
+	fillMax   int    // frames that each fill ring gets at most
+	given     []bool // chunks that are with the kernel, or with inlets
 	transport *Transport
 
 	packets, bytes, calls, oversize, undersize, foreign counters.Counter
@@ -35,10 +36,13 @@ type receiver struct {
 	dropped uint64
 }
 
-// init readies the receiver for sockets that are bound.
-func (r *receiver) init() {
+// init readies the receiver for sockets that are bound. What inlets may hold back of the frames of a fill ring comes on
+// top.
+func (r *receiver) init(b *bulk) {
 	r.shift = uint(bits.TrailingZeros(uint(r.cfg.Arena.ChunkSize)))
-	r.fillMax = min(r.cfg.RxRing, max(1, (r.cfg.Arena.RxRuns-socketFrames)/len(r.sockets)))
+	r.given = make([]bool, len(r.arena.Memory())>>r.shift)
+	own := r.cfg.Arena.RxRuns - socketFrames - b.frames()
+	r.fillMax = min(r.cfg.RxRing, max(1, own/len(r.sockets))) + b.held()
 	for _, s := range r.sockets {
 		r.refill(s)
 	}
@@ -132,8 +136,9 @@ func (r *receiver) assemble(s *socket, at, waiting int) (f frame.Frame, descs in
 	return f, descs
 }
 
-// frameAt returns the frame that a descriptor names.
+// frameAt returns the frame that a descriptor names. It is not the kernel's any more.
 func (r *receiver) frameAt(d unix.XDPDesc) frame.Frame {
+	r.given[d.Addr>>r.shift] = false
 	return frame.Frame{
 		Chunk: uint32(d.Addr >> r.shift), Off: uint32(d.Addr & (1<<r.shift - 1)), Len: d.Len,
 	}
@@ -173,6 +178,8 @@ const refillBatch = 32
 
 // refill gives a socket frames to receive in.
 func (r *receiver) refill(s *socket) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	least := min(refillBatch, max(1, r.fillMax/4))
 	if want := r.fillMax - s.fill.pending(); want < least {
 		s.fill.idle() // looks afresh
@@ -188,11 +195,17 @@ func (r *receiver) refill(s *socket) {
 			break
 		}
 		s.fill.push(uint64(f.Chunk) << r.shift)
+		r.given[f.Chunk] = true
 		given = true
 	}
 	if !given {
 		return
 	}
+	s.stocked()
+}
+
+// stocked shows the kernel what was put into the fill ring.
+func (s *socket) stocked() {
 	s.fill.publish()
 	if s.fill.needsWakeup() {
 		_, _, _ = unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(s.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
@@ -222,25 +235,22 @@ func (r *receiver) Close() error {
 	errs := []error{r.transport.demux.Close()}
 	for _, s := range r.sockets {
 		errs = append(errs, s.closeFile())
-		r.takeBack(s)
 	}
+	r.takeBack()
 	r.transport.sender.takeBack()
+	r.transport.bulk.takeBack()
 	for _, s := range r.sockets {
 		errs = append(errs, s.unmap())
 	}
 	return errors.Join(errs...)
 }
 
-// takeBack releases what was in the fill and RX rings of a socket that is closed, but mapped.
-func (r *receiver) takeBack(s *socket) {
-	for n := s.rx.waiting(); n > 0; n = s.rx.waiting() {
-		for i := range n {
-			r.arena.Rx().Release(r.frameAt(s.rx.peek(i)))
+// takeBack releases what the kernel had of the frames, wherever it was, once all sockets are closed.
+func (r *receiver) takeBack() {
+	for chunk, given := range r.given {
+		if given {
+			r.given[chunk] = false
+			r.arena.Rx().Release(frame.Frame{Chunk: uint32(chunk)})
 		}
-		s.rx.pop(n)
-	}
-	s.fill.idle()
-	for at := s.fill.theirs; at != s.fill.ours; at++ {
-		r.arena.Rx().Release(frame.Frame{Chunk: uint32(s.fill.slots[at&s.fill.mask] >> r.shift)})
 	}
 }

@@ -63,7 +63,7 @@ type resolver struct {
 	counts map[dataplane.Channel]int
 
 	mu     sync.Mutex
-	joined map[dataplane.Channel]bool // channels that this transport has joined
+	joined map[dataplane.Channel]int // sockets by which this transport, and its inlets, have joined channels
 }
 
 const (
@@ -80,7 +80,7 @@ func newResolver(ifIndex int, v6 bool) (*resolver, error) {
 		refresh: make(chan struct{}, 1),
 		look:    make(chan struct{}, 1),
 		done:    make(chan struct{}),
-		joined:  map[dataplane.Channel]bool{},
+		joined:  map[dataplane.Channel]int{},
 		counts:  map[dataplane.Channel]int{},
 
 		namespace:  netns.None(),
@@ -178,18 +178,22 @@ func (r *resolver) alone(ch dataplane.Channel, now clock.Time) bool {
 	return yes
 }
 
-// follow makes a channel one that the resolver looks up, with nobody known to listen. Until then it counts as shared.
-func (r *resolver) follow(ch dataplane.Channel) { r.note(ch, false, false) }
+// unshared tells whether nobody else on this host listens to a channel, and asks for a look at it. Any goroutine.
+func (r *resolver) unshared(ch dataplane.Channel) bool {
+	poke(r.look)
+	return (*r.lonely.Load())[ch]
+}
 
-// note records that this transport has joined a channel, or left it. Until the next look it counts as shared.
-func (r *resolver) note(ch dataplane.Channel, change, joined bool) {
+// follow makes a channel one that the resolver looks up, with nobody known to listen. Until then it counts as shared.
+func (r *resolver) follow(ch dataplane.Channel) { r.note(ch, 0) }
+
+// note records that this transport, or an inlet of it, has joined a channel (1), or left it (-1). Until the next look
+// it counts as shared.
+func (r *resolver) note(ch dataplane.Channel, change int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if change {
+	if r.joined[ch] += change; r.joined[ch] == 0 {
 		delete(r.joined, ch)
-		if joined {
-			r.joined[ch] = true
-		}
 	}
 	next := maps.Clone(*r.lonely.Load())
 	if len(next) >= routesMax {

@@ -21,8 +21,11 @@ type ring[T any] struct {
 	theirs   uint32 // the other side's, as last seen
 }
 
-// mapRing maps a ring of size slots.
+// mapRing maps a ring of size slots. A ring of none is nil.
 func mapRing[T any](fd int, page int64, off unix.XDPRingOffset, size int) (*ring[T], error) {
+	if size == 0 {
+		return nil, nil
+	}
 	bytes := int(off.Desc) + size*int(unsafe.Sizeof(*new(T)))
 	mem, err := unix.Mmap(fd, page, bytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
 	if err != nil {

@@ -29,6 +29,7 @@ type sender struct {
 	socket   *socket // nil until one is bound
 	origin   origin
 	resolver *resolver
+	bulk     *bulk
 	clock    clock.Source
 	now      clock.Time // of this Send
 	shift    uint
@@ -37,18 +38,20 @@ type sender struct {
 	inFlight []uint8 // descriptors of each chunk that are under way
 	probed   map[[16]byte]clock.Time
 	staged   int // packets that were put into the ring since the last kick
+	reaper   func()
 
 	packets, bytes, multicasts, dropped, calls, copied counters.Counter
 }
 
 // init readies the sender for a socket that is bound.
-func (s *sender) init(socket *socket) {
-	s.socket = socket
+func (s *sender) init(socket *socket, b *bulk) {
+	s.socket, s.bulk = socket, b
 	s.shift = uint(bits.TrailingZeros(uint(s.cfg.Arena.ChunkSize)))
 	s.chunk = uint32(s.cfg.umemChunk())
 	s.headers = uint32(s.cfg.frameHeaders())
 	s.inFlight = make([]uint8, len(s.arena.Memory())>>s.shift)
 	s.probed = map[[16]byte]clock.Time{}
+	s.reaper = s.reap
 }
 
 // send sends the batch and returns how many packets it accepted.
@@ -184,44 +187,67 @@ func (s *sender) kick() {
 		return
 	}
 	s.staged = 0
-	tx := s.socket.tx
-	tx.publish()
-	for idle := 0; idle < kicksIdle; {
-		before := tx.theirs
-		if !s.socket.zeroCopy || tx.needsWakeup() {
-			s.calls.Inc()
-			_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(s.socket.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
-			if errno != 0 && !errors.Is(errno, unix.EAGAIN) && !errors.Is(errno, unix.EBUSY) &&
-				!errors.Is(errno, unix.ENOBUFS) && !errors.Is(errno, unix.EINTR) {
-				s.dropped.Inc() // the interface is down, or gone; what is in the ring waits for it
-				return
-			}
-		}
-		if tx.idle() || s.socket.zeroCopy {
-			break
-		}
-		if tx.theirs == before {
-			idle++
-			fds := [1]unix.PollFd{{Fd: int32(s.socket.fd), Events: unix.POLLOUT}}
-			_, _ = unix.Poll(fds[:], kickWaitMs)
-		}
-		s.reap() // a full completion ring stops the kernel
+	if errno := s.socket.kick(s.reaper, &s.calls); errno != 0 {
+		s.dropped.Inc() // the interface is down, or gone; what is in the ring waits for it
+		return
 	}
 	s.reap()
 }
 
+// kick makes the kernel send what is in the TX ring, and waits a few milliseconds at most for room there.
+func (s *socket) kick(reap func(), calls *counters.Counter) unix.Errno {
+	tx := s.tx
+	tx.publish()
+	for idle := 0; idle < kicksIdle; {
+		before := tx.theirs
+		if !s.zeroCopy || tx.needsWakeup() {
+			calls.Inc()
+			_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(s.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
+			if errno != 0 && !errors.Is(errno, unix.EAGAIN) && !errors.Is(errno, unix.EBUSY) &&
+				!errors.Is(errno, unix.ENOBUFS) && !errors.Is(errno, unix.EINTR) {
+				return errno
+			}
+		}
+		if tx.idle() || s.zeroCopy {
+			break
+		}
+		if tx.theirs == before {
+			idle++
+			fds := [1]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLOUT}}
+			_, _ = unix.Poll(fds[:], kickWaitMs)
+		}
+		reap() // a full completion ring stops the kernel
+	}
+	return 0
+}
+
 // reap releases the frames of packets that have been sent.
 func (s *sender) reap() {
-	n := s.socket.completion.waiting()
-	for i := range n {
-		chunk := uint32(s.socket.completion.peek(i) >> s.shift)
+	s.socket.mu.Lock()
+	defer s.socket.mu.Unlock()
+	s.socket.collect(s.bulk)
+	for _, addr := range s.socket.returned {
+		chunk := uint32(addr >> s.shift)
 		if s.inFlight[chunk]--; s.inFlight[chunk] == 0 {
 			s.arena.Tx().Release(frame.Frame{Chunk: chunk})
 		}
 	}
-	if n > 0 {
-		s.socket.completion.pop(n)
+	s.socket.returned = s.socket.returned[:0]
+}
+
+// collect takes what has been sent off the completion ring: for the outlets, and for the transport. It is called with
+// mu held.
+func (s *socket) collect(b *bulk) {
+	n := s.completion.waiting()
+	if n == 0 {
+		return
 	}
+	for i := range n {
+		if addr := s.completion.peek(i); !b.sent(addr) {
+			s.returned = append(s.returned, addr)
+		}
+	}
+	s.completion.pop(n)
 }
 
 // takeBack releases the frames that are still under way. The socket is closed, but mapped.

@@ -3,6 +3,7 @@ package xdp
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -11,16 +12,24 @@ import (
 	"github.com/khamsin-io/khamsin/bpf"
 )
 
-// socket is an AF_XDP socket on one queue. The first one of a transport has the UMEM; only that one sends.
+// socket is an AF_XDP socket on one queue. The first one of a transport has the UMEM; only that one sends. Sockets of
+// inlets and outlets, beside it on the queue, have an RX or a TX ring alone, and use its fill and completion rings.
 type socket struct {
-	fd         int
-	queue      int
-	rx         *ring[unix.XDPDesc]
-	tx         *ring[unix.XDPDesc]
+	fd       int
+	queue    int
+	rx       *ring[unix.XDPDesc]
+	tx       *ring[unix.XDPDesc]
+	zeroCopy bool
+	wide     bool // frames may take several UMEM chunks
+
+	mu         sync.Mutex // guards what follows
 	fill       *ring[uint64]
 	completion *ring[uint64]
-	zeroCopy   bool
+	returned   []uint64 // completions for the transport that others took off the ring
 }
+
+// ringSizes are the slots of a socket's rings. Those that it does not have are zero.
+type ringSizes struct{ fill, completion, rx, tx int }
 
 // descContinued marks a descriptor whose packet goes on in the next one (XDP_PKT_CONTD).
 const descContinued = 1
@@ -36,7 +45,11 @@ func openSocket(cfg *Config, mem []byte, queue int, umem *socket) (*socket, erro
 		err = s.register(cfg, mem)
 	}
 	if err == nil {
-		err = s.makeRings(cfg, umem == nil)
+		sizes := ringSizes{fill: cfg.fillRing(), completion: cfg.completionRing(), rx: cfg.RxRing}
+		if umem == nil {
+			sizes.tx = cfg.TxRing
+		}
+		err = s.makeRings(sizes)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.close())
@@ -59,16 +72,34 @@ func (s *socket) register(cfg *Config, mem []byte) error {
 	return nil
 }
 
+// openBeside opens a socket on the queue of another one, with which it shares everything but its own ring.
+func openBeside(main *socket, ifIndex int, sizes ringSizes) (*socket, error) {
+	fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, bpf.Explain("open an AF_XDP socket", err)
+	}
+	s := &socket{fd: fd, queue: main.queue, zeroCopy: main.zeroCopy, wide: main.wide}
+	if err = s.makeRings(sizes); err == nil {
+		err = s.tryBind(&unix.SockaddrXDP{
+			Flags: unix.XDP_SHARED_UMEM, Ifindex: uint32(ifIndex), QueueID: uint32(main.queue),
+			SharedUmemFD: uint32(main.fd),
+		})
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
 // makeRings sizes the rings and maps them.
-func (s *socket) makeRings(cfg *Config, sends bool) error {
-	sizes := []struct{ option, size int }{
-		{unix.XDP_UMEM_FILL_RING, cfg.RxRing}, {unix.XDP_UMEM_COMPLETION_RING, cfg.TxRing},
-		{unix.XDP_RX_RING, cfg.RxRing},
-	}
-	if sends {
-		sizes = append(sizes, struct{ option, size int }{unix.XDP_TX_RING, cfg.TxRing})
-	}
-	for _, r := range sizes {
+func (s *socket) makeRings(sizes ringSizes) error {
+	for _, r := range []struct{ option, size int }{
+		{unix.XDP_UMEM_FILL_RING, sizes.fill}, {unix.XDP_UMEM_COMPLETION_RING, sizes.completion},
+		{unix.XDP_RX_RING, sizes.rx}, {unix.XDP_TX_RING, sizes.tx},
+	} {
+		if r.size == 0 {
+			continue
+		}
 		if err := unix.SetsockoptInt(s.fd, unix.SOL_XDP, r.option, r.size); err != nil {
 			return bpf.Explain(fmt.Sprintf("make a ring of %d slots", r.size), err)
 		}
@@ -81,15 +112,14 @@ func (s *socket) makeRings(cfg *Config, sends bool) error {
 		return fmt.Errorf("xdp: layout of the rings: %w", errno)
 	}
 	var errs [4]error
-	s.fill, errs[0] = mapRing[uint64](s.fd, unix.XDP_UMEM_PGOFF_FILL_RING, off.Fr, cfg.RxRing)
-	s.completion, errs[1] = mapRing[uint64](s.fd, unix.XDP_UMEM_PGOFF_COMPLETION_RING, off.Cr, cfg.TxRing)
-	s.rx, errs[2] = mapRing[unix.XDPDesc](s.fd, unix.XDP_PGOFF_RX_RING, off.Rx, cfg.RxRing)
-	if sends {
-		s.tx, errs[3] = mapRing[unix.XDPDesc](s.fd, unix.XDP_PGOFF_TX_RING, off.Tx, cfg.TxRing)
-	}
+	s.fill, errs[0] = mapRing[uint64](s.fd, unix.XDP_UMEM_PGOFF_FILL_RING, off.Fr, sizes.fill)
+	s.completion, errs[1] = mapRing[uint64](s.fd, unix.XDP_UMEM_PGOFF_COMPLETION_RING, off.Cr, sizes.completion)
+	s.rx, errs[2] = mapRing[unix.XDPDesc](s.fd, unix.XDP_PGOFF_RX_RING, off.Rx, sizes.rx)
+	s.tx, errs[3] = mapRing[unix.XDPDesc](s.fd, unix.XDP_PGOFF_TX_RING, off.Tx, sizes.tx)
 	if err := errors.Join(errs[:]...); err != nil {
 		return fmt.Errorf("xdp: %w", err)
 	}
+	s.returned = make([]uint64, 0, sizes.completion)
 	return nil
 }
 
@@ -103,37 +133,61 @@ const (
 // errNoQueue says that the interface has no queue of a number.
 var errNoQueue = errors.New("xdp: no such queue") // immutable: an error
 
-// bind binds the socket to its queue: without copies where the driver can, if wanted.
+// bind binds the socket to its queue: without copies where the driver can, if wanted, and for frames of several chunks
+// where they are needed, or else where the kernel can.
 func (s *socket) bind(cfg *Config, ifIndex int, umem *socket, native bool) error {
-	flags := uint16(unix.XDP_USE_NEED_WAKEUP)
+	sa := &unix.SockaddrXDP{Ifindex: uint32(ifIndex), QueueID: uint32(s.queue)}
+	if umem != nil {
+		sa.Flags, sa.SharedUmemFD, s.wide = unix.XDP_SHARED_UMEM, uint32(umem.fd), umem.wide
+		return s.tryBind(sa)
+	}
 	if cfg.segments() {
 		if err := probeSegments(); err != nil {
 			return err
 		}
-		flags |= unix.XDP_USE_SG
 	}
-	if umem != nil {
-		return s.tryBind(&unix.SockaddrXDP{
-			Flags: unix.XDP_SHARED_UMEM, Ifindex: uint32(ifIndex), QueueID: uint32(s.queue),
-			SharedUmemFD: uint32(umem.fd),
-		})
+	ways := make([]bool, 0, 2) // with several chunks, and without
+	if cfg.segments() || cfg.wideBulk {
+		ways = append(ways, true)
 	}
-	sa := &unix.SockaddrXDP{Ifindex: uint32(ifIndex), QueueID: uint32(s.queue)}
+	if !cfg.segments() {
+		ways = append(ways, false)
+	}
 	if native && !cfg.DisableZeroCopy {
-		sa.Flags = flags | unix.XDP_ZEROCOPY
-		err := s.tryBind(sa)
+		err := s.bindOneOf(sa, unix.XDP_ZEROCOPY, ways)
 		if err == nil {
 			s.zeroCopy = true
 			return nil
 		}
-		if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, errNoQueue) {
+		if !lacks(err) {
 			return err
 		}
 		cfg.Log.Info("xdp: the driver cannot do without copies, going on with them",
 			"interface", cfg.Interface, "queue", s.queue, "error", err)
 	}
-	sa.Flags = flags | unix.XDP_COPY
-	return s.tryBind(sa)
+	return s.bindOneOf(sa, unix.XDP_COPY, ways)
+}
+
+// bindOneOf binds in the first way that works.
+func (s *socket) bindOneOf(sa *unix.SockaddrXDP, flag uint16, ways []bool) (err error) {
+	for _, wide := range ways {
+		sa.Flags = unix.XDP_USE_NEED_WAKEUP | flag
+		if wide {
+			sa.Flags |= unix.XDP_USE_SG
+		}
+		if err = s.tryBind(sa); err == nil {
+			s.wide = wide
+		}
+		if err == nil || !lacks(err) {
+			return err
+		}
+	}
+	return err
+}
+
+// lacks tells whether an error of a bind means that kernel or driver cannot do what was asked.
+func lacks(err error) bool {
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) || errors.Is(err, errNoQueue)
 }
 
 // probeSegments tells whether the kernel knows packets in several chunks: nil, or a *bpf.MissingError. It binds a

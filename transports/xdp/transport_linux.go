@@ -33,6 +33,7 @@ type Transport struct {
 
 	resolver *resolver
 	receiver receiver
+	bulk     *bulk // nil: no packets but the transport's own go past the stack
 
 	_       counters.Pad
 	sending sync.Mutex // held by Send
@@ -128,7 +129,7 @@ func (t *Transport) frameMax() int {
 	if t.cfg.segments() {
 		return t.cfg.MTU + t.cfg.frameHeaders() + vlanTag
 	}
-	return t.cfg.umemChunk() - t.cfg.headroom() - roomInFront
+	return t.cfg.chunkFrame()
 }
 
 // connect opens the sockets, gives them frames, and lets packets come.
@@ -136,8 +137,9 @@ func (t *Transport) connect(arena *frame.Arena, local netip.AddrPort) error {
 	if err := t.openSockets(arena); err != nil {
 		return err
 	}
-	t.sender.init(t.receiver.sockets[0])
-	t.receiver.init()
+	t.bulk = newBulk(t, arena)
+	t.sender.init(t.receiver.sockets[0], t.bulk)
+	t.receiver.init(t.bulk)
 	for _, s := range t.receiver.sockets {
 		if err := t.demux.AddSocket(s.queue, s.fd); err != nil {
 			return err
@@ -164,16 +166,18 @@ func (t *Transport) openSockets(arena *frame.Arena) error {
 	}
 	var first *socket
 	for _, q := range queues {
-		s, err := openSocket(&t.cfg, arena.Memory(), q, first)
-		if err != nil {
-			return err
-		}
-		if err := s.bind(&t.cfg, t.ifi.Index, first, t.demux.Mode() == bpf.ModeNative); err != nil {
-			closing := s.close()
-			if all && first != nil && errors.Is(err, errNoQueue) {
-				return closing
+		s, err := t.openSocket(arena, q, first)
+		if first == nil && err == nil && t.cfg.BulkNoCopy && !s.zeroCopy {
+			t.cfg.dropBulk()
+			if err = s.close(); err == nil {
+				s, err = t.openSocket(arena, q, nil)
 			}
-			return errors.Join(err, closing)
+		}
+		if err != nil {
+			if all && first != nil && errors.Is(err, errNoQueue) {
+				return nil
+			}
+			return err
 		}
 		t.receiver.sockets = append(t.receiver.sockets, s)
 		if first == nil {
@@ -181,6 +185,18 @@ func (t *Transport) openSockets(arena *frame.Arena) error {
 		}
 	}
 	return nil
+}
+
+// openSocket opens a socket and binds it.
+func (t *Transport) openSocket(arena *frame.Arena, queue int, first *socket) (*socket, error) {
+	s, err := openSocket(&t.cfg, arena.Memory(), queue, first)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.bind(&t.cfg, t.ifi.Index, first, t.demux.Mode() == bpf.ModeNative); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
 }
 
 // Caps says what the transport can do.
@@ -249,7 +265,7 @@ func (t *Transport) Subscribe(ch dataplane.Channel) error {
 	if err := t.demux.Listen(t.group(ch)); err != nil {
 		return errors.Join(fmt.Errorf("xdp: channel %d: %w", ch, err), t.stack.Unsubscribe(ch))
 	}
-	t.resolver.note(ch, true, true)
+	t.resolver.note(ch, 1)
 	return nil
 }
 
@@ -260,7 +276,7 @@ func (t *Transport) Unsubscribe(ch dataplane.Channel) error {
 	if err := t.stack.Unsubscribe(ch); err != nil {
 		return err
 	}
-	t.resolver.note(ch, true, false)
+	t.resolver.note(ch, -1)
 	if err := t.demux.Unlisten(t.group(ch)); err != nil {
 		return fmt.Errorf("xdp: channel %d: %w", ch, err)
 	}
@@ -326,6 +342,9 @@ func (t *Transport) Stats() dataplane.Stats {
 	st.ReceiveOversize += r.oversize.Load()
 	st.ReceiveUndersize += r.undersize.Load()
 	st.ReceiveForeign += r.foreign.Load()
+	if t.bulk != nil {
+		st.ReceiveForeign += t.bulk.foreign.Load()
+	}
 	return st
 }
 
@@ -346,5 +365,5 @@ func (t *Transport) Close() error {
 	t.sending.Lock() // kept: nothing may enter any more
 	t.control.Lock()
 	defer t.control.Unlock()
-	return errors.Join(t.stack.Close(), t.resolver.close())
+	return errors.Join(t.bulk.close(), t.stack.Close(), t.resolver.close())
 }

@@ -7,10 +7,12 @@ import (
 	"crypto/cipher"
 	"crypto/rand"
 	"errors"
+	"io"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 
+	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/oob/internal/transfer"
 )
 
@@ -27,6 +29,13 @@ type Path struct {
 	Port      uint16     // the group's
 	TTL       int
 	Loop      bool // there are receivers on this host
+}
+
+// Past says how multicasts go past the kernel's network stack. The zero value: they go by UDP.
+type Past struct {
+	Bypass  dataplane.Bypass
+	Trouble func(err error)                            // is told why some do not
+	Hear    func(to netip.AddrPort) (io.Closer, error) // lets the group's packets come to its socket, if it is not nil
 }
 
 // Keys make ciphers. Nil: packets travel open.
@@ -51,6 +60,9 @@ type Counters struct {
 	// packets that are none, or not for this transfer, or not sealed as they must be
 	Malformed atomic.Uint64
 	Lost      atomic.Uint64 // packets that did not arrive
+
+	PastSent, PastReceived atomic.Uint64 // packets that went past the stack
+	PastRefused            atomic.Uint64 // sendings and receivings that could not do so, or not to the end
 }
 
 // Receiver is a receiver as a sender knows it.
@@ -69,6 +81,7 @@ type Sending struct {
 	Keys      Keys
 	Counters  *Counters
 	Stop      <-chan struct{} // ends it
+	Past      Past
 
 	// Segments is how many have been sent at least once.
 	Segments atomic.Uint32
@@ -104,6 +117,7 @@ type Receiving struct {
 	Keys     Keys
 	Counters *Counters
 	Stop     <-chan struct{}
+	Past     Past
 	Loss     float64        // share of the packets that are thrown away, for tests and measurements
 	Verified func(item int) // called when an object is complete
 

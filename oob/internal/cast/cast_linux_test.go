@@ -60,6 +60,7 @@ type trial struct {
 	direct    bool
 	keys      Keys
 	fill      byte // 0: random
+	past      Past
 }
 
 // run moves random objects and returns the counters of sender and receivers.
@@ -86,7 +87,8 @@ func (c trial) run(t testing.TB) (sent, received *Counters) {
 	sent, received = &Counters{}, &Counters{}
 	stop := make(chan struct{})
 	var all, ready, complete sync.WaitGroup
-	s := &Sending{Path: c.path, ID: 7, Layout: layout, Items: items, Keys: c.keys, Counters: sent, Stop: stop}
+	s := &Sending{Path: c.path, ID: 7, Layout: layout, Items: items, Keys: c.keys, Counters: sent, Stop: stop,
+		Past: c.past}
 	copies := make([][]transfer.Item, c.receivers)
 	for i := range c.receivers {
 		for k := range items {
@@ -95,7 +97,7 @@ func (c trial) run(t testing.TB) (sent, received *Counters) {
 		rc := transfer.NewReceiver(layout, copies[i])
 		r := &Receiving{
 			Path: c.path, ID: 7, Receiver: rc, Self: uint64(i + 1), Source: c.path.IP, Direct: c.direct, Keys: c.keys,
-			Counters: received, Stop: stop, Loss: c.loss,
+			Counters: received, Stop: stop, Loss: c.loss, Past: c.past,
 			Write: func(item int, b []byte, off int64) error { copy(copies[i][item].Data[off:], b); return nil },
 		}
 		s.Receivers = append(s.Receivers, Receiver{uint64(i + 1), c.path.IP})

@@ -2,6 +2,7 @@ package cast
 
 import (
 	"crypto/cipher"
+	"io"
 	"math/rand/v2"
 	"net/netip"
 	"time"
@@ -26,10 +27,14 @@ const (
 type receiveWork struct {
 	*Receiving
 	group, own *socket
+	past       *pastIn   // nil: everything comes by the sockets
+	heard      io.Closer // lets it come
 	session    uint16
 	source     netip.AddrPort // of the sender, once it was heard
 	control    cipher.AEAD
 	data       cipher.AEAD
+	nonce      [nonceLen]byte         // of the packet that is opened
+	head       [transfer.HeadLen]byte // likewise
 
 	unit   int // bytes of a full segment
 	room   int // bytes of its packet behind the head
@@ -84,6 +89,12 @@ func (r *Receiving) Run(ready func(), complete func()) error {
 		return err
 	}
 	defer w.release()
+	defer w.endPast()
+	if w.openPast(); w.past == nil {
+		if err := w.hear(); err != nil {
+			return err
+		}
+	}
 	ready()
 	return w.loop(complete)
 }
@@ -96,15 +107,9 @@ func (w *receiveWork) loop(complete func()) error {
 		if stopped(w.Stop) {
 			return errStopped
 		}
-		n, err := w.pull(w.group)
+		n, err := w.turn()
 		if err != nil {
 			return err
-		}
-		m := 0
-		if n == 0 {
-			if m, err = w.pull(w.own); err != nil {
-				return err
-			}
 		}
 		if w.Receiver.Complete() && !told {
 			told = true
@@ -114,11 +119,11 @@ func (w *receiveWork) loop(complete func()) error {
 		switch now := time.Now(); {
 		case w.since >= reportEvery:
 			w.report(false)
-		case n+m > 0:
+		case n > 0:
 		case w.since > 0 && now.Sub(w.last) > idleReport:
 			w.report(false)
 		default:
-			await(waitMax, unix.POLLIN, w.group, w.own)
+			w.wait()
 		}
 	}
 }
@@ -421,10 +426,8 @@ func (w *receiveWork) unseal(h *transfer.Head, data []byte) ([]byte, bool) {
 	if w.data == nil || len(data) < TagLen {
 		return nil, false
 	}
-	var head [transfer.HeadLen]byte
-	h.Put(head[:])
-	var nonce [nonceLen]byte
-	out, err := w.data.Open(data[:0], nonceOf(&nonce, h.Number), data, head[:])
+	h.Put(w.head[:])
+	out, err := w.data.Open(data[:0], nonceOf(&w.nonce, h.Number), data, w.head[:])
 	return out, err == nil
 }
 
@@ -467,6 +470,9 @@ func (w *receiveWork) report(all bool) {
 		return
 	}
 	w.fb.Receiver, w.fb.Window = w.Self, w.group.room(w.unit+transfer.HeadLen)
+	if w.past != nil {
+		w.fb.Window = min(w.fb.Window, uint32(w.past.inlet.Room()))
+	}
 	w.Receiver.Report(&w.fb, transfer.EntriesMax, all, func() {
 		head := make([]byte, transfer.HeadLen, transfer.HeadLen+nonceLen+transfer.FeedbackLenMax+TagLen)
 		h := transfer.Head{Type: transfer.TypeFeedback, Session: w.session, Transfer: w.ID, Number: uint32(w.reports)}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/khamsin-io/khamsin/dataplane"
 	"github.com/khamsin-io/khamsin/oob/internal/transfer"
 )
 
@@ -24,6 +25,7 @@ const (
 type sendWork struct {
 	*Sending
 	socket  *socket
+	past    dataplane.Outlet // nil: multicasts leave by the socket
 	group   netip.AddrPort
 	session uint16
 	began   time.Time
@@ -32,6 +34,7 @@ type sendWork struct {
 	control cipher.AEAD
 	data    cipher.AEAD
 	salt    [SaltLen]byte
+	nonce   [nonceLen]byte            // of the packet that is sealed
 	where   map[uint64]netip.AddrPort // of the receivers, as their feedbacks came
 
 	gso    bool
@@ -63,6 +66,8 @@ func (s *Sending) Run() error {
 		return err
 	}
 	defer w.socket.close()
+	w.openPast()
+	defer w.closePast()
 	if _, err := unix.GetsockoptInt(w.socket.fd, unix.SOL_UDP, unix.UDP_SEGMENT); err != nil {
 		w.gso = false
 	}
@@ -156,7 +161,10 @@ func (w *sendWork) probe() {
 	h.Put(head)
 	p := transfer.Probe{Total: w.Layout.Total(), Passed: w.sender.Passed(), Unit: uint16(w.Layout.Unit())}
 	text := append(p.Append(nil), w.salt[:]...)
-	w.socket.sendTo(seal(w.control, head, text), w.group, w.Path.Interface)
+	packet := seal(w.control, head, text)
+	if w.past == nil || !w.putPast(packet[:transfer.HeadLen], packet[transfer.HeadLen:]) || !w.flushPast() {
+		w.socket.sendTo(packet, w.group, w.Path.Interface)
+	}
 	w.Counters.Probes.Add(1)
 }
 
@@ -226,17 +234,13 @@ func (w *sendWork) transmit(bursts []transfer.Burst) error {
 			n = b.Rows
 			rows = w.parity.Rows(b.Block, b.Row, n)
 		}
+		if w.past != nil && to == w.group {
+			w.transmitPast(b, packets, n, rows)
+			continue
+		}
 		open, inside := false, 0 // the last message can take another packet; how many it has
 		for k := range n {
-			h := transfer.Head{Session: w.session, Transfer: w.ID, Number: b.Number + uint32(k)}
-			var payload []byte
-			if b.Parity {
-				h.Type, h.Index, payload = transfer.TypeParity, b.Block<<8|uint32(b.Row+k), rows[k]
-			} else {
-				p := w.Layout.Locate(b.Segments[k], w.hint)
-				w.hint = p.Item
-				h.Type, h.Index, payload = transfer.TypeData, b.Segments[k], w.Items[p.Item].Bytes(p)
-			}
+			h, payload := w.content(b, k, rows)
 			size := w.packet(packets, &h, payload)
 			if !open || !w.gso || inside == w.burst {
 				w.message(messages, packets, to)
@@ -257,23 +261,42 @@ func (w *sendWork) transmit(bursts []transfer.Burst) error {
 			messages, packets = 0, 0
 		}
 	}
+	w.flushPast()
 	return w.flush(messages, packets)
+}
+
+// content returns the head and the payload of packet k of a burst.
+func (w *sendWork) content(b *transfer.Burst, k int, rows [][]byte) (h transfer.Head, payload []byte) {
+	h = transfer.Head{Session: w.session, Transfer: w.ID, Number: b.Number + uint32(k)}
+	if b.Parity {
+		h.Type, h.Index = transfer.TypeParity, b.Block<<8|uint32(b.Row+k)
+		return h, rows[k]
+	}
+	p := w.Layout.Locate(b.Segments[k], w.hint)
+	w.hint = p.Item
+	h.Type, h.Index = transfer.TypeData, b.Segments[k]
+	return h, w.Items[p.Item].Bytes(p)
 }
 
 // packet makes packet i of a head and a payload, and returns its length.
 func (w *sendWork) packet(i int, h *transfer.Head, payload []byte) int {
-	head := w.heads[i*transfer.HeadLen : (i+1)*transfer.HeadLen : (i+1)*transfer.HeadLen]
-	h.Put(head)
-	if w.data != nil {
-		var nonce [nonceLen]byte
-		room := w.stride - transfer.HeadLen
-		payload = w.data.Seal(w.sealed[i*room:i*room:(i+1)*room], nonceOf(&nonce, h.Number), payload, head)
-	}
+	head, payload := w.parts(i, h, payload)
 	w.iovs[2*i].Base = &head[0]
 	w.iovs[2*i].SetLen(len(head))
 	w.iovs[2*i+1].Base = unsafe.SliceData(payload)
 	w.iovs[2*i+1].SetLen(len(payload))
 	return len(head) + len(payload)
+}
+
+// parts returns packet i as its head and its payload, which is sealed where there are keys.
+func (w *sendWork) parts(i int, h *transfer.Head, payload []byte) (head, text []byte) {
+	head = w.heads[i*transfer.HeadLen : (i+1)*transfer.HeadLen : (i+1)*transfer.HeadLen]
+	h.Put(head)
+	if w.data != nil {
+		room := w.stride - transfer.HeadLen
+		payload = w.data.Seal(w.sealed[i*room:i*room:(i+1)*room], nonceOf(&w.nonce, h.Number), payload, head)
+	}
+	return head, payload
 }
 
 // message begins message m with packet i.

@@ -164,6 +164,15 @@ func (s *socket) room(size int) uint32 {
 	return uint32(max(64, n/4/size))
 }
 
+// port returns the UDP port that the socket is bound to, 0 when the system does not say.
+func (s *socket) port() uint16 {
+	sa, err := unix.Getsockname(s.fd)
+	if err != nil {
+		return 0
+	}
+	return addrPort(sa).Port()
+}
+
 // name is a socket address as the kernel reads and writes it.
 type name struct {
 	in6 unix.RawSockaddrInet6

@@ -40,6 +40,15 @@ func (a *app) Peer(ctx context.Context, d *engine.Delivery) {
 	g.dispatch(lanePeer, d.Data)
 }
 
+// Recovered notes that no handler is running any more.
+func (a *app) Recovered(d *engine.Delivery) {
+	n := laneCast
+	if d.Kind == engine.DeliverPeer {
+		n = lanePeer
+	}
+	a.lanes[n].running.end()
+}
+
 // View notes a view and passes it on.
 func (a *app) View(ctx context.Context, v *core.View) {
 	g := (*Group)(a)

@@ -68,6 +68,25 @@ func TestWatchdogNamesTheHandler(t *testing.T) {
 	close(gate)
 }
 
+// A handler that panicked is over, and not stuck.
+func TestAPanicIsNotStuck(t *testing.T) {
+	caught := make(chan any, 2)
+	s := startOn(t, mem.NewHub(), WithHandlerLimit(40*time.Millisecond),
+		WithPanicHandler(func(_ string, reason any) { caught <- reason }))
+	g := s.NewGroup("g")
+	must(g.Handle(1, func(*Message) { panic("as the test wants it") }))
+	must(g.Join(within(t)))
+	must(g.SendBytes(within(t), FIFO, 1, nil))
+	must(g.SendBytesTo(within(t), s.Address(), 1, nil))
+	await(t, caught, "the panic of a multicast's handler")
+	await(t, caught, "the panic of a message's handler")
+	select {
+	case <-s.Done():
+		t.Errorf("the system gave itself up: %v", s.Wait())
+	case <-time.After(200 * time.Millisecond):
+	}
+}
+
 // rows: THR-08, LIF-11
 func TestHandlerLimitEndsTheSystem(t *testing.T) {
 	hub := mem.NewHub()

@@ -4,12 +4,16 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"github.com/khamsin-io/khamsin/dataplane/counters"
 )
 
-// running says which handler an executor is in. The executor writes it, the watchdog reads it.
+// running says which handler an executor is in. The executor writes it, the watchdog reads it. Locked instructions
+// would be a good part of what a short message costs here, so there is one only when the handler is another than before.
 type running struct {
+	count   counters.Counter // odd: in a handler; no two handlers that follow each other have the same number
 	handler atomic.Pointer[handler]
-	count   atomic.Uint64 // grows with each handler that begins
+	last    *handler // what is in handler; the executor's
 }
 
 var (
@@ -20,11 +24,14 @@ var (
 )
 
 func (r *running) begin(h *handler) {
-	r.count.Add(1)
-	r.handler.Store(h)
+	if r.last != h {
+		r.last = h
+		r.handler.Store(h)
+	}
+	r.count.Add(1 + r.count.Load()&1)
 }
 
-func (r *running) end() { r.handler.Store(nil) }
+func (r *running) end() { r.count.Add(r.count.Load() & 1) }
 
 // StuckError means that a handler ran longer than Config.HandlerLimit, for which the process gave itself up.
 type StuckError struct {
@@ -99,7 +106,7 @@ func (s *System) inspect(now time.Time, seen map[*Group]*[lanes]sighting) {
 
 func (r *running) inspect(now time.Time, g *Group, x *sighting) {
 	count, h := r.count.Load(), r.handler.Load()
-	if h == nil || count != x.count {
+	if count&1 == 0 || count != x.count {
 		*x = sighting{count: count, since: now}
 		return
 	}

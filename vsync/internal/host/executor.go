@@ -192,7 +192,7 @@ func (x *executor) handle(d *engine.Delivery) {
 	returned := false
 	defer func() {
 		if !returned {
-			x.caught(recover())
+			x.caught(d, recover())
 		}
 	}()
 	switch d.Kind {
@@ -277,13 +277,14 @@ func (x *executor) giveUpOn(what string, err error) {
 
 // caught handles a panic of a handler, or its exit by runtime.Goexit (reason nil): unless the configuration knows
 // better, the process crashes, since its state no longer follows the group's.
-func (x *executor) caught(reason any) {
+func (x *executor) caught(d *engine.Delivery, reason any) {
 	h := x.group.host
 	switch {
 	case reason == nil:
 		reason = "handler ended its goroutine (runtime.Goexit)"
 	case h.cfg.OnPanic != nil:
 		h.cfg.OnPanic(x.group.name, reason)
+		x.group.app.Recovered(d)
 		return
 	}
 	h.cfg.Logger.Error("handler panicked", "group", x.group.name, "reason", reason, "stack", string(debug.Stack()))

@@ -404,7 +404,9 @@ func (a *fakeApp) View(ctx context.Context, _ *core.View) {
 func (a *fakeApp) MakeState(_ context.Context, _ *core.View, w *StateWriter) error { return a.make(w) }
 func (a *fakeApp) LoadState(_ context.Context, piece []byte) error                 { return a.load(piece) }
 func (a *fakeApp) StateLoaded(context.Context) error                               { return nil }
-func (a *fakeApp) End(error)                                                       { a.ends.Add(1) }
+func (a *fakeApp) Recovered(*engine.Delivery)                                      {}
+
+func (a *fakeApp) End(error) { a.ends.Add(1) }
 
 func (a *fakeApp) Init(context.Context) error {
 	if a.init != nil {

@@ -32,6 +32,7 @@ type App interface {
 	LoadState(ctx context.Context, piece []byte) error // owns piece
 	StateLoaded(ctx context.Context) error
 	Init(ctx context.Context) error
+	Recovered(d *engine.Delivery) // a method panicked at d, and Config.OnPanic was told
 	End(err error)
 }
 

@@ -198,7 +198,13 @@ func TestInterfaceOfSubnet(t *testing.T) {
 		t.Errorf("an empty subnet: %v", err)
 	}
 	c.Network = Network{}
-	c.Interfaces = []string{"a0", "b0"}
+	c.Network.SkipFirst = true
+	_, err := c.oneInterface()
+	if err == nil || !strings.Contains(err.Error(), "nosuch0") || !strings.Contains(err.Error(), "skipped") ||
+		strings.Contains(err.Error(), "netmask") {
+		t.Errorf("the only one that is named skipped: %v", err)
+	}
+	c.Network.SkipFirst, c.Interfaces = false, []string{"a0", "b0"}
 	if _, err := c.oneInterface(); !errors.Is(err, errOneInterface) {
 		t.Errorf("two interfaces: %v", err)
 	}

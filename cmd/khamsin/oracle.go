@@ -16,7 +16,7 @@ import (
 type oracleCommand struct {
 	Interface  string `default:"" help:"Network interface; default: ISIS_NETWORK_INTERFACES, else the loopback."`
 	SystemName string `name:"system" help:"Name of the system; default: khamsin."`
-	Size       int    `help:"Members of the ORACLE when enough processes are there: 1, 3, 5 or 7; default: ISIS_ORACLESIZE, else 3."`
+	Size       *int   `help:"Members of the ORACLE when enough processes are there: 1, 3, 5 or 7; default: ISIS_ORACLESIZE, else 3."`
 	Config     string `type:"existingfile" placeholder:"FILE" help:"Configuration file; default: ISIS_CONFIG, else none."`
 	KeyFile    string `type:"existingfile" placeholder:"FILE" help:"File with the system's key, 64 hexadecimal digits."`
 	JSON       bool   `name:"json" help:"Print the readiness line as a JSON object."`
@@ -30,12 +30,12 @@ func (c *oracleCommand) Run(ctx context.Context) error {
 		return err
 	}
 	opts = append(opts, vsync.WithEligible(true))
-	if c.Size != 0 {
-		opts = append(opts, vsync.WithOracleSize(c.Size))
+	if c.Size != nil {
+		opts = append(opts, vsync.WithOracleSize(*c.Size))
 	}
 	began := time.Now()
-	s, err := vsync.Start(context.Background(), opts...)
-	if err != nil {
+	s, err := startUnlessTold(ctx, opts)
+	if s == nil || err != nil {
 		return err
 	}
 	if err := c.ready(s, time.Since(began)); err != nil {
@@ -50,17 +50,45 @@ func (c *oracleCommand) Run(ctx context.Context) error {
 	}
 }
 
+// startUnlessTold starts a system that does not end with ctx. When ctx ends before it has started, there is none, and
+// no error.
+func startUnlessTold(ctx context.Context, opts []vsync.Option) (*vsync.System, error) {
+	starting, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, giveUp)
+	s, err := vsync.Start(starting, opts...)
+	switch {
+	case err == nil:
+		stop()
+		return s, nil
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		return nil, nil
+	}
+	giveUp()
+	return nil, err
+}
+
+// Names of environment variables that vsync reads.
+const (
+	configVariable = "ISIS_CONFIG"
+	statusVariable = "KHAMSIN_STATUS"
+)
+
 // systemOptions returns the options of a system that a command of this program joins, by its flags, which may be empty.
+// A configuration file that is named is one that the environment names: other variables change it.
 func systemOptions(log *slog.Logger, config, itf, name, keyFile string) ([]vsync.Option, error) {
-	var opts []vsync.Option
 	if config != "" {
-		c, err := vsync.ConfigFromFile(config)
-		if err != nil {
+		if err := os.Setenv(configVariable, config); err != nil {
 			return nil, err
 		}
-		opts = append(opts, vsync.WithConfig(c))
 	}
-	opts = append(opts, vsync.WithLogger(log), vsync.WithStatus(vsync.StatusDir()))
+	c, err := vsync.ConfigFromEnv()
+	if err != nil {
+		return nil, err
+	}
+	opts := []vsync.Option{vsync.WithLogger(log)}
+	if c.StatusDir == "" && os.Getenv(statusVariable) == "" {
+		opts = append(opts, vsync.WithStatus(vsync.StatusDir()))
+	}
 	if itf != "" {
 		opts = append(opts, vsync.WithInterfaces(itf))
 	}

@@ -136,7 +136,7 @@ type Stats struct {
 	ReceiveUndersize uint64 // empty datagrams; dropped
 	ReceiveForeign   uint64 // came by another interface, or to an address that is no channel; dropped
 	ReceiveFiltered  uint64 // of groups that were not admitted; dropped in the kernel
-	ReceiveDoubled   uint64 // second copies of multicasts, which came by another interface as well; dropped
+	ReceiveDoubled   uint64 // second copies of packets, which came by another interface as well; dropped
 	ReceiveStalled   uint64 // calls of Receive that found no free frame and so left packets where they were
 	Relayed          uint64 // passed on to other members of a tree; among SentPackets as well
 	Connections      uint64 // that are open now, of a transport that has some

@@ -149,3 +149,31 @@ func TestScreen(t *testing.T) {
 		t.Errorf("shows %q", text)
 	}
 }
+
+// Rates are changes a second; a process that starts again, or that was not there before, has none below zero.
+func TestRates(t *testing.T) {
+	now := time.Now()
+	look := func(address string, at time.Time, n uint64) Process {
+		p := Process{Address: address, at: at, Stats: stats{Refused: map[string]uint64{"Forged": 2 * n, "Stale": n}}}
+		p.Stats.Sent = direction{
+			Unicast: flow{n, 10 * n}, Multicast: flow{n, 20 * n}, Duplicates: 4 * n, Dropped: 5 * n,
+		}
+		p.Stats.Received = direction{Unicast: flow{6 * n, 7 * n}, Dropped: n}
+		return p
+	}
+	before := &Sample{Processes: []Process{look("a", now, 100), look("b", now, 100)}}
+	want := Rates{
+		SentPackets: 4, SentBytes: 60, ReceivedPackets: 12, ReceivedBytes: 14, Resent: 8, Dropped: 12, Refused: 6,
+	}
+	for _, c := range []struct {
+		p    Process
+		want Rates
+	}{
+		{look("a", now.Add(4*time.Second), 108), want}, {look("b", now.Add(time.Second), 50), Rates{}},
+		{look("new", now.Add(time.Second), 8), Rates{}},
+	} {
+		if c.p.since(before); c.p.Rates != c.want {
+			t.Errorf("%s: %+v, want %+v", c.p.Address, c.p.Rates, c.want)
+		}
+	}
+}

@@ -127,6 +127,7 @@ type Stats struct {
 	SentBytes        uint64 // their bytes
 	SentMulticasts   uint64 // those that went to a channel
 	SendDropped      uint64 // accepted but refused by the system (buffer full, no route, destination gone)
+	SendNoRoom       uint64 // of SendDropped, for want of room in a socket's buffer; other transports than UDP say 0
 	SendCalls        uint64 // system calls, or what stands for them
 	ReceivedPackets  uint64
 	ReceivedBytes    uint64

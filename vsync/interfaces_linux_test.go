@@ -176,3 +176,36 @@ func TestHintOfOtherInterfaces(t *testing.T) {
 		}
 	}
 }
+
+// An interface that is down refuses all packets. The buffer of the socket, which is not to blame, stays as it is.
+func TestInterfaceDownGrowsNoBuffer(t *testing.T) {
+	h := netns.Bridged(t, "kvs-down", 1, netns.Options{})[0]
+	var s *System
+	var err error
+	h.Do(func() {
+		s, err = Start(t.Context(), WithInterfaces(netns.Interface), WithFastStart(), WithMute())
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	before, on := s.Tuning()
+	if !on {
+		t.Fatal("there is no autotuner")
+	}
+	h.Run("ip", "link", "set", netns.Interface, "down")
+	dropped := s.IOStats().Sent.Dropped
+	deadline := time.Now().Add(patience)
+	for refused := 0; refused < 3; { // longer than the tuner's interval, each
+		if <-time.After(250 * time.Millisecond); time.Now().After(deadline) {
+			t.Fatal("nothing is refused")
+		}
+		if now := s.IOStats().Sent.Dropped; now > dropped {
+			dropped, refused = now, refused+1
+		}
+	}
+	if after, _ := s.Tuning(); after.SendBuffer != before.SendBuffer || after.Made != before.Made {
+		t.Errorf("send buffer %d before and %d after; decisions %+v", before.SendBuffer, after.SendBuffer,
+			after.Decisions)
+	}
+}

@@ -47,7 +47,7 @@ type sender struct {
 	gro    bool
 	own    atomic.Int64
 
-	packets, bytes, multicasts, dropped, calls counters.Counter
+	packets, bytes, multicasts, dropped, noRoom, calls counters.Counter
 }
 
 // span is what one message carries: one packet, or several that the kernel cuts apart, next to each other in the
@@ -214,6 +214,7 @@ func (s *sender) flush() (packets int) {
 				s.waitForRoom()
 				continue
 			}
+			s.noRoom.Add(uint64(lost.packets))
 		case unix.ENOSYS:
 			if s.batches {
 				s.batches = false

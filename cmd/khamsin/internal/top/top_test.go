@@ -124,6 +124,27 @@ func TestLook(t *testing.T) {
 	}
 }
 
+// Processes that are stopped, and take connections and say nothing, hold up a look once, however many they are.
+func TestStoppedProcesses(t *testing.T) {
+	dir := t.TempDir()
+	const count = 4
+	for i := range count {
+		l, err := net.Listen("unix", filepath.Join(dir, string(rune('a'+i))+".khamsin"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+	}
+	began := time.Now()
+	s, err := Look(dir, nil)
+	if err != nil || len(s.Silent) != count || len(s.Processes) != 0 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if took := time.Since(began); took > 2*readWithin {
+		t.Errorf("it took %v", took)
+	}
+}
+
 // Without processes the table says how to make them visible.
 func TestNobody(t *testing.T) {
 	s, err := Look(filepath.Join(t.TempDir(), "none"), nil)

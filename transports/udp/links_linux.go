@@ -26,7 +26,9 @@ import (
 // direction or in both. A process that was never heard is sent to by the first interface.
 //
 // Without multicast, what goes to a process from which nothing came for linkSilence leaves by all interfaces, and of
-// that one copy is taken as of multicasts; unicast takes the interface by which copies of the other's are taken.
+// that one copy is taken as of multicasts. Unicast takes the interface by which the other's is taken; but second copies
+// say that the other one hears nothing, so when something was sent to it just now, unicast takes another one for a
+// while. Not for good: that one may fail as well, and then nothing tells.
 type links struct {
 	indexes []int32 // of the interfaces, the first one first
 	local   [16]byte
@@ -46,12 +48,16 @@ type peer struct {
 	send atomic.Int32 // the interface by which it is sent to
 	sure clock.Time   // when something came by that; Receive only
 
-	heard atomic.Int64 // without multicast, when something was taken
+	// Without multicast:
+	heard  atomic.Int64 // when something was taken
+	sent   atomic.Int64 // when something was sent by one interface
+	turned clock.Time   // when second copies changed that interface last; Receive only
 }
 
 const (
 	linkSilence = 50 * time.Millisecond
-	peersMax    = 4096 // that are remembered
+	turnedFor   = 5 * linkSilence // that unicast takes another interface than that by which the other one is heard
+	peersMax    = 4096            // that are remembered
 )
 
 // openLinks makes the links of a transport with more than one interface. Local is known.
@@ -107,12 +113,29 @@ func (l *links) take(from dataplane.Endpoint, index int32, multicast bool) bool 
 // takeLone is take where there is no multicast.
 func (p *peer) takeLone(index int32, now clock.Time) bool {
 	if p.hear != index && now.Sub(p.at) <= linkSilence {
+		p.turn(index, now)
 		return false
 	}
-	p.hear, p.at = index, now
-	p.sendBy(index, now)
+	if p.hear != index || now.Sub(p.turned) > turnedFor {
+		p.hear = index
+		p.sendBy(index, now)
+	}
+	p.at = now
 	p.heard.Store(int64(now))
 	return true
+}
+
+// turn makes unicast take another interface, of the two by which copies came, when the other process hears nothing of
+// what was sent to it just now: not more often than it takes to see whether that helps.
+func (p *peer) turn(index int32, now clock.Time) {
+	if now.Sub(clock.Time(p.sent.Load())) > 2*linkSilence || now.Sub(p.turned) <= linkSilence {
+		return
+	}
+	p.turned = now
+	if p.send.Load() == index {
+		index = p.hear
+	}
+	p.sendBy(index, now)
 }
 
 // sendBy makes unicast take an interface, by which something has come now.
@@ -139,8 +162,12 @@ func (l *links) to(e dataplane.Endpoint) (index int32, all bool) {
 	l.mu.RLock()
 	p := l.peers[e]
 	l.mu.RUnlock()
-	if l.lone && (p == nil || l.clock.Now().Sub(clock.Time(p.heard.Load())) > linkSilence) {
-		return 0, true
+	if l.lone {
+		now := l.clock.Now()
+		if p == nil || now.Sub(clock.Time(p.heard.Load())) > linkSilence {
+			return 0, true
+		}
+		p.sent.Store(int64(now))
 	}
 	if p == nil {
 		return 0, false

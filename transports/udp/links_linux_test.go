@@ -238,6 +238,47 @@ func TestSilentPeersGetCopies(t *testing.T) {
 	}
 }
 
+// Without multicast a process that goes on hearing another one by all networks, while nothing of its own arrives by the
+// one that it sends by, takes another one: second copies tell.
+func TestDeafPeer(t *testing.T) {
+	for _, dead := range []int32{1, 2} { // carries nothing to the peer
+		var now clock.Manual
+		now.Set(clock.Time(time.Second))
+		l := &links{local: [16]byte{1}, indexes: []int32{1, 2}, clock: &now, lone: true}
+		l.peers = map[dataplane.Endpoint]*peer{}
+		from := dataplane.Endpoint{Port: 9}
+		l.take(from, 1, false)
+		l.peers[from].sendBy(dead, now.Now())
+		heardAt := now.Now() // when the peer heard us last
+		longest, whole := time.Duration(0), false
+		heard := func(by int32) { // unless that network is dead altogether, as the other one is later on
+			if !whole || by != dead {
+				l.take(from, by, false)
+			}
+		}
+		for i := range 1000 {
+			if i == 500 {
+				dead, whole = 3-dead, true
+			}
+			now.Set(now.Now() + clock.Time(5*time.Millisecond)) // both send far more often than silence is borne
+			by := int32(1)
+			if whole {
+				by = 3 - dead
+			}
+			if heard(by); now.Now().Sub(heardAt) > linkSilence {
+				heard(3 - by)
+			}
+			longest = max(longest, now.Now().Sub(heardAt))
+			if index, all := l.to(from); all || max(index, 1) != dead {
+				heardAt = now.Now()
+			}
+		}
+		if longest > 2*turnedFor {
+			t.Errorf("network %d is dead: the peer has heard nothing for %v", dead, longest)
+		}
+	}
+}
+
 // A unicast that is looked at late says that its sender was reachable by a network that has failed since. What comes by
 // the others corrects that.
 func TestLateUnicast(t *testing.T) {

@@ -127,6 +127,7 @@ type Stats struct {
 	SentBytes        uint64 // their bytes
 	SentMulticasts   uint64 // those that went to a channel
 	SendDropped      uint64 // accepted but refused by the system (buffer full, no route, destination gone)
+	SendNoRoom       uint64 // of SendDropped, for want of room in a socket's buffer; other transports than UDP say 0
 	SendCalls        uint64 // system calls, or what stands for them
 	ReceivedPackets  uint64
 	ReceivedBytes    uint64
@@ -136,7 +137,7 @@ type Stats struct {
 	ReceiveUndersize uint64 // empty datagrams; dropped
 	ReceiveForeign   uint64 // came by another interface, or to an address that is no channel; dropped
 	ReceiveFiltered  uint64 // of groups that were not admitted; dropped in the kernel
-	ReceiveDoubled   uint64 // second copies of multicasts, which came by another interface as well; dropped
+	ReceiveDoubled   uint64 // second copies of packets, which came by another interface as well; dropped
 	ReceiveStalled   uint64 // calls of Receive that found no free frame and so left packets where they were
 	Relayed          uint64 // passed on to other members of a tree; among SentPackets as well
 	Connections      uint64 // that are open now, of a transport that has some

@@ -27,7 +27,7 @@ import (
 //	ISIS_TCP_DIRECT                        with ISIS_TCP_ONLY: no tree, everybody is connected with everybody
 //	ISIS_HOSTS                             where the membership service may be, with commas; a majority founds it
 //	ISIS_MCRANGE_LOW, ISIS_MCRANGE_HIGH    multicast addresses, as offsets in 239.0.0.0/8
-//	ISIS_MAXIPMCADDRS                      how many of them are used
+//	ISIS_MAXIPMCADDRS                      how many of them are used; 0: as ISIS_UNICAST_ONLY
 //	ISIS_SUBNET, ISIS_NETMASK              select interfaces by their masked address; both 0: all that are up
 //	ISIS_SKIP_FIRSTINTERFACE               leave out the first of them
 //	ISIS_IGNOREPARTITIONS                  go on without a majority of the membership service

@@ -16,12 +16,23 @@ func networkParameters() []parameter {
 		{"ISIS_HOSTS", readHosts},
 		{"ISIS_MCRANGE_LOW", channelInto(func(c *Config) *uint32 { return &c.Network.ChannelLow })},
 		{"ISIS_MCRANGE_HIGH", channelInto(func(c *Config) *uint32 { return &c.Network.ChannelHigh })},
-		{"ISIS_MAXIPMCADDRS", intInto(func(c *Config) *int { return &c.Network.MaxChannels })},
+		{"ISIS_MAXIPMCADDRS", readMaxChannels},
 		{"ISIS_SKIP_FIRSTINTERFACE", boolInto(func(c *Config) *bool { return &c.Network.SkipFirst })},
 		{"ISIS_SKIP_FIRST_NETWORK_INTERFACE", boolInto(func(c *Config) *bool { return &c.Network.SkipFirst })},
 		{"ISIS_SUBNET", addressInto(func(c *Config) *netip.Addr { return &c.Network.Subnet })},
 		{"ISIS_NETMASK", addressInto(func(c *Config) *netip.Addr { return &c.Network.Netmask })},
 	}
+}
+
+// readMaxChannels reads how many multicast addresses are used; with none of them there is no multicast.
+func readMaxChannels(c *Config, value string) error {
+	if err := intInto(func(c *Config) *int { return &c.Network.MaxChannels })(c, value); err != nil {
+		return err
+	}
+	if c.Network.MaxChannels == 0 && !c.Network.TCPOnly {
+		c.Network.UnicastOnly = true
+	}
+	return nil
 }
 
 // readHosts reads names or addresses with commas between them; empty places do not matter.

@@ -167,7 +167,8 @@ func TestHostile(t *testing.T) {
 		}
 	}
 	r := sum.Refused
-	if r.BadChecksum == 0 || r.Forged == 0 || r.Unsigned == 0 || r.Replayed == 0 || r.Foreign == 0 {
+	if r.BadChecksum == 0 || r.Forged == 0 || r.Unsigned == 0 || r.Replayed == 0 || r.Foreign == 0 ||
+		r.Malformed == 0 {
 		t.Errorf("not every kind is counted: %+v", r)
 	}
 	t.Logf("of %d packets thrown: %+v", count, r)

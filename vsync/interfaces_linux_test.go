@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -102,89 +101,6 @@ func TestSeveralInterfacesAreUsed(t *testing.T) {
 	}
 }
 
-// Three hosts share two networks. The group keeps its view and delivers everything, once and in one order, while one of
-// the networks carries nothing, and while it carries packets in one direction only.
-//
-// rows: NET-08
-func TestGroupOnTwoNetworks(t *testing.T) {
-	if testing.Short() {
-		t.Skip("three failures, each longer than silence is borne")
-	}
-	const second = "kvs2"
-	hosts := netns.Bridged(t, "kvs-two", 3, netns.Options{})
-	netns.AddNetwork(t, hosts, second, 98)
-	bridge := hosts[0].Bridge
-	var members []*member
-	for i, h := range hosts {
-		config, err := configFrom([]string{"ISIS_NETWORK_INTERFACES=" + netns.Interface + "," + second})
-		if err != nil {
-			t.Fatal(err)
-		}
-		config.Mute, config.FastStart = true, i == 0
-		var s *System
-		h.Do(func() { s, err = Start(context.Background(), WithConfig(config)) })
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = s.Close() })
-		members = append(members, joined(t, s, "two"))
-	}
-	for _, m := range members {
-		m.untilSize(t, len(hosts))
-	}
-	total, views := 0, make([]int, len(hosts))
-	for i, m := range members {
-		views[i] = changes(m)
-	}
-	exchange := func() {
-		t.Helper()
-		for n := range 30 {
-			members[n%len(members)].send(t, Ordered, uint64(total+n))
-		}
-		total += 30
-		for _, m := range members {
-			m.untilCount(t, total)
-		}
-	}
-	exchange()
-	suspicion := members[0].sys.config.SuspectAfter
-	for _, cut := range [][]string{
-		{hosts[0].Port, hosts[1].Port, hosts[2].Port}, // all of the first network
-		{hosts[1].Port}, // what the second host sends by it
-		{netns.PortOf(second, 0), netns.PortOf(second, 1), netns.PortOf(second, 2)},
-	} {
-		var heals []func()
-		for _, port := range cut {
-			heals = append(heals, bridge.Block(port, false))
-		}
-		for end := time.Now().Add(2 * suspicion); time.Now().Before(end); { // longer than silence is borne
-			exchange()
-		}
-		for _, heal := range heals {
-			heal()
-		}
-		exchange()
-	}
-	for i, m := range members {
-		if now := changes(m); now != views[i] {
-			t.Errorf("host %d saw %d views while networks failed", i, now-views[i])
-		}
-		if !slices.Equal(sinceLastView(m), sinceLastView(members[0])) {
-			t.Errorf("host %d got other messages, or in another order, than host 0", i)
-		}
-	}
-}
-
-// changes counts a member's views.
-func changes(m *member) (n int) {
-	for _, e := range m.entries() {
-		if e.Change {
-			n++
-		}
-	}
-	return n
-}
-
 // Of several interfaces only the one that is chosen is used: by its name, by being the second when the first is to be
 // skipped, or by its masked address. Nothing leaves by the others.
 //
@@ -258,5 +174,38 @@ func TestHintOfOtherInterfaces(t *testing.T) {
 		if hint := strings.Contains(text, "this host only") && strings.Contains(text, names[2]); hint != c.hint {
 			t.Errorf("hint %v, want %v: %s", hint, c.hint, text)
 		}
+	}
+}
+
+// An interface that is down refuses all packets. The buffer of the socket, which is not to blame, stays as it is.
+func TestInterfaceDownGrowsNoBuffer(t *testing.T) {
+	h := netns.Bridged(t, "kvs-down", 1, netns.Options{})[0]
+	var s *System
+	var err error
+	h.Do(func() {
+		s, err = Start(t.Context(), WithInterfaces(netns.Interface), WithFastStart(), WithMute())
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	before, on := s.Tuning()
+	if !on {
+		t.Fatal("there is no autotuner")
+	}
+	h.Run("ip", "link", "set", netns.Interface, "down")
+	dropped := s.IOStats().Sent.Dropped
+	deadline := time.Now().Add(patience)
+	for refused := 0; refused < 3; { // longer than the tuner's interval, each
+		if <-time.After(250 * time.Millisecond); time.Now().After(deadline) {
+			t.Fatal("nothing is refused")
+		}
+		if now := s.IOStats().Sent.Dropped; now > dropped {
+			dropped, refused = now, refused+1
+		}
+	}
+	if after, _ := s.Tuning(); after.SendBuffer != before.SendBuffer || after.Made != before.Made {
+		t.Errorf("send buffer %d before and %d after; decisions %+v", before.SendBuffer, after.SendBuffer,
+			after.Decisions)
 	}
 }

@@ -335,10 +335,22 @@ func (c *Config) interfaces() ([]string, error) {
 		names = names[1:]
 	}
 	if len(names) == 0 {
-		return nil, fmt.Errorf("interfaces: none is left of %v with subnet %v, netmask %v and the first skipped: %v",
-			c.Interfaces, c.Network.Subnet, c.Network.Netmask, c.Network.SkipFirst)
+		return nil, c.noInterface()
 	}
 	return names, nil
+}
+
+// noInterface says why no interface is left, in the words of what was set.
+func (c *Config) noInterface() error {
+	n := &c.Network
+	what := strings.Join(c.Interfaces, ", ")
+	if n.selects() {
+		what = fmt.Sprintf("those that are up and, under netmask %v, have the subnet %v", n.Netmask, n.Subnet)
+	}
+	if n.SkipFirst {
+		what += ", when the first one is skipped"
+	}
+	return fmt.Errorf("interfaces: none is left of %s", what)
 }
 
 // oneInterface returns the interface to talk on, for transports that use no more than one.

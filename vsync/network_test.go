@@ -148,6 +148,11 @@ func TestUnicastGroup(t *testing.T) {
 // rows: PAR-02, PAR-03, PAR-04, PAR-05, PAR-08, PAR-09, PAR-10, PAR-11, PAR-12, PAR-13
 func TestNetworkSettings(t *testing.T) {
 	for env, check := range map[string]func(n Network) bool{
+		"": func(n Network) bool {
+			low, high, most := n.channels()
+			return low == 5000 && high == 505000 && most == 25 && !n.UnicastOnly && !n.TCPOnly && !n.TCPDirect &&
+				!n.SkipFirst && len(n.Hosts) == 0 && !n.selects()
+		},
 		"ISIS_UNICAST_ONLY=1":                     func(n Network) bool { return n.UnicastOnly },
 		"ISIS_TCP_ONLY=true ISIS_TCP_DIRECT=true": func(n Network) bool { return n.TCPOnly && n.TCPDirect },
 		"ISIS_TCP_DIRECT=true":                    nil,
@@ -165,12 +170,15 @@ func TestNetworkSettings(t *testing.T) {
 		"ISIS_MCRANGE_HIGH=16777216":              nil,
 		"ISIS_MAXIPMCADDRS=3":                     func(n Network) bool { return n.MaxChannels == 3 },
 		"ISIS_MAXIPMCADDRS=1":                     nil,
+		"ISIS_MAXIPMCADDRS=0":                     func(n Network) bool { return n.UnicastOnly },
+		"ISIS_MAXIPMCADDRS=0 ISIS_TCP_ONLY=1":     func(n Network) bool { return n.TCPOnly && !n.UnicastOnly },
 		"ISIS_SUBNET=10.0.0.0":                    nil,
 		"ISIS_SUBNET=10.x ISIS_NETMASK=255.0.0.0": nil,
 		"ISIS_SUBNET=167772160 ISIS_NETMASK=0xff000000": func(n Network) bool {
 			return n.Subnet == netip.MustParseAddr("10.0.0.0") && n.Netmask == netip.MustParseAddr("255.0.0.0")
 		},
-		"ISIS_SKIP_FIRSTINTERFACE=true": func(n Network) bool { return n.SkipFirst },
+		"ISIS_SKIP_FIRSTINTERFACE=true":          func(n Network) bool { return n.SkipFirst },
+		"ISIS_SKIP_FIRST_NETWORK_INTERFACE=true": func(n Network) bool { return n.SkipFirst },
 	} {
 		c, err := configFrom(strings.Fields(env))
 		if check == nil && err == nil {
@@ -201,7 +209,13 @@ func TestInterfaceOfSubnet(t *testing.T) {
 		t.Errorf("an empty subnet: %v", err)
 	}
 	c.Network = Network{}
-	c.Interfaces = []string{"a0", "b0"}
+	c.Network.SkipFirst = true
+	_, err := c.oneInterface()
+	if err == nil || !strings.Contains(err.Error(), "nosuch0") || !strings.Contains(err.Error(), "skipped") ||
+		strings.Contains(err.Error(), "netmask") {
+		t.Errorf("the only one that is named skipped: %v", err)
+	}
+	c.Network.SkipFirst, c.Interfaces = false, []string{"a0", "b0"}
 	if _, err := c.oneInterface(); !errors.Is(err, errOneInterface) {
 		t.Errorf("two interfaces: %v", err)
 	}

@@ -251,12 +251,34 @@ func TestLogFile(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "log directory") {
 		t.Errorf("a file for a directory: %v", err)
 	}
+	failed := filepath.Join(dir, "failed")
+	_, err = Start(context.Background(), append(quick(mem.NewHub()), WithLogger(logger), WithLogDir(failed),
+		WithEligible(false), WithOracleLost(100*time.Millisecond))...)
+	if !errors.Is(err, ErrNoOracle) || openBelow(t, failed) != 0 {
+		t.Errorf("%v, and %d log files open", err, openBelow(t, failed))
+	}
 	muted := filepath.Join(dir, "muted")
 	m := startOn(t, mem.NewHub(), WithLogDir(muted)) // quick mutes
 	m.Logger().Error("not to be seen")
 	if _, err := os.Stat(muted); !os.IsNotExist(err) {
 		t.Errorf("a muted system has a log directory: %v", err)
 	}
+}
+
+// openBelow returns how many files below a directory this process has open, where the system tells.
+func openBelow(t *testing.T, dir string) (n int) {
+	t.Helper()
+	const fds = "/proc/self/fd"
+	entries, err := os.ReadDir(fds)
+	if err != nil {
+		t.Logf("not known: %v", err)
+	}
+	for _, e := range entries {
+		if to, err := os.Readlink(filepath.Join(fds, e.Name())); err == nil && strings.HasPrefix(to, dir) {
+			n++
+		}
+	}
+	return n
 }
 
 // rows: MSG-14, FLC-03

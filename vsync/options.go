@@ -45,7 +45,8 @@ func WithStatus(dir string) Option { return set(func(c *Config) { c.StatusDir = 
 func WithTransport(f TransportFactory) Option { return set(func(c *Config) { c.Transport = f }) }
 
 // WithInterfaces names the network interfaces to talk on. The default is loopback only. Several can be used over UDP:
-// multicasts leave by all of them, and a process is known by its address on the first one.
+// multicasts leave by all of them, and a process is known by its address on the first one, which with IPv6 the others
+// must have as well.
 func WithInterfaces(names ...string) Option { return set(func(c *Config) { c.Interfaces = names }) }
 
 // WithTTL sets the hops a multicast may travel, 0 to 255. The default is 0 on loopback and 1 on named interfaces.

@@ -229,9 +229,8 @@ func TestSealsCountOn(t *testing.T) {
 	mine := newSecret("again", s.self.Incarnation, s.counterOf("again"), false)
 	key, _ := keyNamed(1)()
 	must(errors.Join(other.set(key), mine.set(key)))
-	x, _ := mine.derive("messages of 1")
-	y, _ := mine.derive("messages of 2")
-	if bytes.Equal(x, y) {
+	nonce := make([]byte, nonceLen)
+	if bytes.Equal(mine.own.Seal(nil, nonce, key, nil), other.own.Seal(nil, nonce, key, nil)) {
 		t.Error("two incarnations have one key")
 	}
 }

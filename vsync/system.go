@@ -108,12 +108,11 @@ func start(ctx context.Context, opts []Option) (*System, error) {
 	case <-s.host.Attached():
 	case <-late:
 		err := fmt.Errorf("%w (%s; it looked for %v)", ErrNoOracle, s.config.where(), s.config.OracleLost)
-		return nil, errors.Join(err, s.host.Close())
+		return nil, s.abandon(err)
 	case <-s.host.Over():
-		<-s.host.Done()
-		return nil, public(s.host.Err())
+		return nil, s.abandon(nil)
 	case <-ctx.Done():
-		return nil, errors.Join(context.Cause(ctx), s.host.Close())
+		return nil, s.abandon(context.Cause(ctx))
 	}
 	if dir := config.statusDir(); dir != "" {
 		if err := s.openStatus(dir); err != nil { // a convenience: the system is not ended for it
@@ -128,6 +127,18 @@ func start(ctx context.Context, opts []Option) (*System, error) {
 		s.closeLog()
 	}()
 	return s, nil
+}
+
+// abandon ends a system that has not become part of one, and returns why that is: err, or what the host says.
+func (s *System) abandon(err error) error {
+	if err == nil {
+		<-s.host.Done()
+		err = public(s.host.Err())
+	} else {
+		err = errors.Join(err, s.host.Close())
+	}
+	s.closeLog()
+	return err
 }
 
 // open makes what is inside of a system.

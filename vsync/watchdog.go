@@ -9,7 +9,7 @@ import (
 )
 
 // running says which handler an executor is in. The executor writes it, the watchdog reads it. Locked instructions
-// would be a good part of what a short message costs here, so there is one only when the handler is another than before.
+// would be a good part of what a short message costs here, so there is one only when the handler changes.
 type running struct {
 	count   counters.Counter // odd: in a handler; no two handlers that follow each other have the same number
 	handler atomic.Pointer[handler]

@@ -80,8 +80,8 @@ func (c *oobServeCommand) Run(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = l.Close() }()
-	sys, err := vsync.Start(context.WithoutCancel(ctx), opts...)
-	if err != nil {
+	sys, err := startUnlessTold(ctx, opts)
+	if sys == nil || err != nil {
 		return err
 	}
 	defer func() { _ = sys.Close() }()

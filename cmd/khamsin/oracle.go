@@ -15,7 +15,7 @@ import (
 
 type oracleCommand struct {
 	systemFlags
-	Size int  `help:"Members of the ORACLE when enough processes are there: 1, 3, 5 or 7; default: ISIS_ORACLESIZE, else 3."`
+	Size *int `help:"Members of the ORACLE when enough processes are there: 1, 3, 5 or 7; default: ISIS_ORACLESIZE, else 3."`
 	JSON bool `name:"json" help:"Print the readiness line as a JSON object."`
 }
 
@@ -27,12 +27,12 @@ func (c *oracleCommand) Run(ctx context.Context) error {
 		return err
 	}
 	opts = append(opts, vsync.WithEligible(true))
-	if c.Size != 0 {
-		opts = append(opts, vsync.WithOracleSize(c.Size))
+	if c.Size != nil {
+		opts = append(opts, vsync.WithOracleSize(*c.Size))
 	}
 	began := time.Now()
-	s, err := vsync.Start(context.Background(), opts...)
-	if err != nil {
+	s, err := startUnlessTold(ctx, opts)
+	if s == nil || err != nil {
 		return err
 	}
 	if err := c.ready(s, time.Since(began)); err != nil {
@@ -45,6 +45,23 @@ func (c *oracleCommand) Run(ctx context.Context) error {
 	case <-s.Done():
 		return s.Wait()
 	}
+}
+
+// startUnlessTold starts a system that does not end with ctx. When ctx ends before it has started, there is none, and
+// no error.
+func startUnlessTold(ctx context.Context, opts []vsync.Option) (*vsync.System, error) {
+	starting, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, giveUp)
+	s, err := vsync.Start(starting, opts...)
+	switch {
+	case err == nil:
+		stop()
+		return s, nil
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		return nil, nil
+	}
+	giveUp()
+	return nil, err
 }
 
 // ready says that the process is part of a system: on stdout, and to the service manager that started it.

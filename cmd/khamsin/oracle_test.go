@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -40,12 +41,12 @@ type oracle struct {
 
 func startOracle(t *testing.T, system string, env ...string) *oracle {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := &oracle{cmd: exec.Command(self, "oracle", "--system", system, "--json")}
-	o.cmd.Env = append(append(os.Environ(), asProgram+"=1", "XDG_RUNTIME_DIR="+t.TempDir()), env...)
+	return startOracleWith(t, nil, system, env...)
+}
+
+func startOracleWith(t *testing.T, args []string, system string, env ...string) *oracle {
+	t.Helper()
+	o := &oracle{cmd: program(t, env, append([]string{"oracle", "--system", system, "--json"}, args...)...)}
 	out, err := o.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +54,6 @@ func startOracle(t *testing.T, system string, env ...string) *oracle {
 	if err := o.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = o.cmd.Process.Kill() })
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		t.Fatal(err)
@@ -149,5 +149,79 @@ func TestOracle(t *testing.T) {
 	defer cancel()
 	if err := g.Join(ctx); err != nil {
 		t.Error(err)
+	}
+}
+
+// program returns this program as khamsin, with a limit on its life.
+func program(t *testing.T, env []string, args ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	c := exec.CommandContext(ctx, self, args...)
+	c.Env = append(append(os.Environ(), asProgram+"=1", "XDG_RUNTIME_DIR="+t.TempDir()), env...)
+	c.WaitDelay = time.Second
+	return c
+}
+
+// awaitFile waits until a directory has a file.
+func awaitFile(t *testing.T, dir string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; <-time.After(5 * time.Millisecond) {
+		if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("nothing in %s", dir)
+		}
+	}
+}
+
+// A dedicated ORACLE that is told to end while it still looks for a system, which it may not found here, ends at once.
+func TestOracleIsToldToEndWhileItStarts(t *testing.T) {
+	logs := t.TempDir()
+	c := program(t, []string{"ISIS_HOSTS=192.0.2.1", "ISIS_LOGDIR=" + logs}, "oracle", "--system", t.Name())
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	awaitFile(t, logs)
+	began := time.Now()
+	if err := c.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Wait(); err != nil {
+		t.Errorf("ended with %v", err)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// What the environment says holds beside a configuration file that a flag names: a key above all. The file says where
+// the status socket is.
+func TestOracleWithAFile(t *testing.T) {
+	dir := t.TempDir()
+	status, file := filepath.Join(dir, "status"), filepath.Join(dir, "khamsin.toml")
+	if err := os.WriteFile(file, fmt.Appendf(nil, "status_dir = %q\n", status), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	system := fmt.Sprintf("filed-%d", os.Getpid())
+	startOracleWith(t, []string{"--config", file}, system, "ISIS_AESKEY="+strings.Repeat("c4", vsync.KeyLen))
+	if list, err := vsync.StatusSockets(status); err != nil || len(list) != 1 {
+		t.Errorf("status sockets: %v, %v", list, err)
+	}
+	s, err := vsync.Start(t.Context(), vsync.WithSystemName(system), vsync.WithEligible(false), vsync.WithMute())
+	if !errors.Is(err, vsync.ErrSystemKey) {
+		t.Errorf("without the key: %v", err)
+	}
+	if err == nil {
+		_ = s.Close()
+	}
+	out, err := program(t, []string{"KHAMSIN_STATUS=0"}, "oracle", "--size", "0").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "OracleSize is 0") {
+		t.Errorf("an ORACLE of size 0: %v, %s", err, out)
 	}
 }

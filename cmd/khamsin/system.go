@@ -2,6 +2,7 @@ package main
 
 import (
 	"log/slog"
+	"os"
 
 	"github.com/khamsin-io/khamsin/perf"
 	"github.com/khamsin-io/khamsin/vsync"
@@ -16,16 +17,31 @@ type systemFlags struct {
 	KeyFile    string `type:"existingfile" placeholder:"FILE" help:"File with the system's key, 64 hexadecimal digits."`
 }
 
-// options returns the options of the system.
+// Names of environment variables that vsync reads.
+const (
+	configVariable = "ISIS_CONFIG"
+	statusVariable = "KHAMSIN_STATUS"
+)
+
+// options returns the options of the system. A configuration file that is named is one that the environment names: other
+// variables change it.
 func (f *systemFlags) options(log *slog.Logger) ([]vsync.Option, error) {
-	c, err := f.config()
+	if f.Config != "" {
+		if err := os.Setenv(configVariable, f.Config); err != nil {
+			return nil, err
+		}
+	}
+	c, err := vsync.ConfigFromEnv()
 	if err != nil {
 		return nil, err
 	}
 	if err := perf.UseTransport(&c, f.Transport); err != nil {
 		return nil, err
 	}
-	opts := []vsync.Option{vsync.WithConfig(c), vsync.WithLogger(log), vsync.WithStatus(vsync.StatusDir())}
+	opts := []vsync.Option{vsync.WithConfig(c), vsync.WithLogger(log)}
+	if c.StatusDir == "" && os.Getenv(statusVariable) == "" {
+		opts = append(opts, vsync.WithStatus(vsync.StatusDir()))
+	}
 	if f.Interface != "" {
 		opts = append(opts, vsync.WithInterfaces(f.Interface))
 	}
@@ -36,11 +52,4 @@ func (f *systemFlags) options(log *slog.Logger) ([]vsync.Option, error) {
 		opts = append(opts, vsync.WithSystemKey(vsync.KeyFile(f.KeyFile)))
 	}
 	return opts, nil
-}
-
-func (f *systemFlags) config() (vsync.Config, error) {
-	if f.Config != "" {
-		return vsync.ConfigFromFile(f.Config)
-	}
-	return vsync.ConfigFromEnv()
 }

@@ -53,8 +53,8 @@ func Pair(tb testing.TB, prefix string, o Options) [2]*Host {
 	link(tb, o, end{a.Name, Interface}, end{b.Name, Interface})
 	a.setUp(o)
 	b.setUp(o)
-	a.awaitIPv6()
-	b.awaitIPv6()
+	a.awaitIPv6(Interface)
+	b.awaitIPv6(Interface)
 	return [2]*Host{a, b}
 }
 
@@ -78,7 +78,7 @@ func Bridged(tb testing.TB, prefix string, n int, o Options) []*Host {
 		hosts = append(hosts, h)
 	}
 	for _, h := range hosts {
-		h.awaitIPv6()
+		h.awaitIPv6(Interface)
 	}
 	return hosts
 }
@@ -132,12 +132,13 @@ func (h *Host) setUp(o Options) {
 	h.ip("link", "set", Interface, "mtu", strconv.Itoa(o.mtu()), "up")
 }
 
-// awaitIPv6 waits until the kernel has seen that the link is up and has a route for IPv6 multicast, on hosts with IPv6.
-func (h *Host) awaitIPv6() {
+// awaitIPv6 waits until the kernel has seen that an interface is up and has a route for IPv6 multicast, on hosts with
+// IPv6.
+func (h *Host) awaitIPv6(name string) {
 	h.tb.Helper()
 	const patience = 10 * time.Second
 	for deadline := time.Now().Add(patience); h.IPv6.IsValid(); <-time.After(5 * time.Millisecond) {
-		if strings.Contains(h.Run("ip", "-6", "route", "show", "table", "local", "dev", Interface), "ff00::/8") {
+		if strings.Contains(h.Run("ip", "-6", "route", "show", "table", "local", "dev", name), "ff00::/8") {
 			return
 		}
 		if time.Now().After(deadline) {

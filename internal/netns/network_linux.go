@@ -8,7 +8,8 @@ import (
 )
 
 // AddNetwork joins Bridged hosts by one more network, a bridge of its own beside the first one. Each host gets an
-// interface of that name, with the address that it has on the first network but for the third byte, which is net.
+// interface of that name, with the address that it has on the first network but for the third byte, which is net, and
+// its IPv6 address as it is.
 // Port i of the bridge is called name+"p"+i.
 func AddNetwork(tb testing.TB, hosts []*Host, name string, net byte) {
 	tb.Helper()
@@ -22,6 +23,9 @@ func AddNetwork(tb testing.TB, hosts []*Host, name string, net byte) {
 		ip := h.IP.As4()
 		ip[2] = net
 		h.ip("addr", "add", netip.AddrFrom4(ip).String()+"/24", "dev", name)
+		if h.IPv6.IsValid() {
+			h.ip("addr", "add", h.IPv6.String()+"/64", "dev", name, "nodad")
+		}
 		h.ip("link", "set", name, "up")
 		h.Do(func() { // a host may answer by another network than it was asked by
 			for _, i := range []string{"all", Interface, name} {
@@ -30,6 +34,9 @@ func AddNetwork(tb testing.TB, hosts []*Host, name string, net byte) {
 				}
 			}
 		})
+	}
+	for _, h := range hosts {
+		h.awaitIPv6(name)
 	}
 }
 

@@ -44,8 +44,9 @@ type Config struct {
 
 	// Also names further interfaces. Multicasts leave by all of them and are received by all of them, once; unicast
 	// takes the one by which the other process is heard. Processes are known by their address on Interface, which
-	// others must be able to answer to by any of the networks: rp_filter of the interfaces must not be 1. Neither
-	// Filter nor Beside works with more than one interface.
+	// others must be able to answer to by any of the networks: rp_filter of the interfaces must not be 1, and with
+	// IPv6 each interface must have that address. Without multicast, unicast to processes that are silent takes all of
+	// them. Neither Filter nor Beside works with more than one interface.
 	Also []string
 
 	// LocalIP is the address that others send to, and decides between IPv4 and IPv6. Default: the interface's first

@@ -24,10 +24,16 @@ import (
 // multicasts are taken, whichever was decided last; but when nothing came by that one for linkSilence while multicasts
 // came by another, by the other. So processes that share several networks go on when one of these fails, in one
 // direction or in both. A process that was never heard is sent to by the first interface.
+//
+// Without multicast, what goes to a process from which nothing came for linkSilence leaves by all interfaces, and of
+// that one copy is taken as of multicasts. Unicast takes the interface by which the other's is taken; but second copies
+// say that the other one hears nothing, so when something was sent to it just now, unicast takes another one for a
+// while. Not for good: that one may fail as well, and then nothing tells.
 type links struct {
 	indexes []int32 // of the interfaces, the first one first
 	local   [16]byte
 	v6      bool
+	lone    bool // there is no multicast
 	clock   clock.Source
 
 	mu      sync.RWMutex // held to change peers, which Receive alone does, and by Send to look at it
@@ -41,11 +47,17 @@ type peer struct {
 	at   clock.Time   // when something came by that; Receive only
 	send atomic.Int32 // the interface by which it is sent to
 	sure clock.Time   // when something came by that; Receive only
+
+	// Without multicast:
+	heard  atomic.Int64 // when something was taken
+	sent   atomic.Int64 // when something was sent by one interface
+	turned clock.Time   // when second copies changed that interface last; Receive only
 }
 
 const (
 	linkSilence = 50 * time.Millisecond
-	peersMax    = 4096 // that are remembered
+	turnedFor   = 5 * linkSilence // that unicast takes another interface than that by which the other one is heard
+	peersMax    = 4096            // that are remembered
 )
 
 // openLinks makes the links of a transport with more than one interface. Local is known.
@@ -54,7 +66,7 @@ func (t *Transport) openLinks() {
 		return
 	}
 	t.links = &links{
-		indexes: t.cfg.indexes, local: t.local.IP, v6: t.cfg.family().v6, clock: t.clock,
+		indexes: t.cfg.indexes, local: t.local.IP, v6: t.cfg.family().v6, lone: t.cfg.GroupPort == 0, clock: t.clock,
 		peers: make(map[dataplane.Endpoint]*peer),
 	}
 	t.receiver.links, t.sender.links = t.links, t.links
@@ -70,6 +82,9 @@ func (l *links) take(from dataplane.Endpoint, index int32, multicast bool) bool 
 	}
 	now := l.clock.Now()
 	p := l.peers[from]
+	if l.lone && p != nil {
+		return p.takeLone(index, now)
+	}
 	if p != nil && p.send.Load() == index {
 		p.sure = now
 	}
@@ -77,6 +92,7 @@ func (l *links) take(from dataplane.Endpoint, index int32, multicast bool) bool 
 	case p == nil:
 		p = &peer{hear: index, at: now}
 		p.sendBy(index, now)
+		p.heard.Store(int64(now))
 		l.add(from, p)
 	case !multicast:
 		p.sendBy(index, now)
@@ -92,6 +108,34 @@ func (l *links) take(from dataplane.Endpoint, index int32, multicast bool) bool 
 		p.sendBy(index, now)
 	}
 	return true
+}
+
+// takeLone is take where there is no multicast.
+func (p *peer) takeLone(index int32, now clock.Time) bool {
+	if p.hear != index && now.Sub(p.at) <= linkSilence {
+		p.turn(index, now)
+		return false
+	}
+	if p.hear != index || now.Sub(p.turned) > turnedFor {
+		p.hear = index
+		p.sendBy(index, now)
+	}
+	p.at = now
+	p.heard.Store(int64(now))
+	return true
+}
+
+// turn makes unicast take another interface, of the two by which copies came, when the other process hears nothing of
+// what was sent to it just now: not more often than it takes to see whether that helps.
+func (p *peer) turn(index int32, now clock.Time) {
+	if now.Sub(clock.Time(p.sent.Load())) > 2*linkSilence || now.Sub(p.turned) <= linkSilence {
+		return
+	}
+	p.turned = now
+	if p.send.Load() == index {
+		index = p.hear
+	}
+	p.sendBy(index, now)
 }
 
 // sendBy makes unicast take an interface, by which something has come now.
@@ -110,25 +154,32 @@ func (l *links) add(from dataplane.Endpoint, p *peer) {
 	l.peers[from] = p
 }
 
-// to returns the interface by which a process is sent to; zero for the first one.
-func (l *links) to(e dataplane.Endpoint) int32 {
+// to returns the interface by which a process is sent to, zero for the first one, or that all of them are to be used.
+func (l *links) to(e dataplane.Endpoint) (index int32, all bool) {
 	if e.IP == l.local {
-		return 0 // the kernel finds its own address only by the interface that has it
+		return 0, false // the kernel finds its own address only by the interface that has it
 	}
 	l.mu.RLock()
 	p := l.peers[e]
 	l.mu.RUnlock()
+	if l.lone {
+		now := l.clock.Now()
+		if p == nil || now.Sub(clock.Time(p.heard.Load())) > linkSilence {
+			return 0, true
+		}
+		p.sent.Store(int64(now))
+	}
 	if p == nil {
-		return 0
+		return 0, false
 	}
 	if index := p.send.Load(); index != l.indexes[0] {
-		return index
+		return index, false
 	}
-	return 0
+	return 0, false
 }
 
-// copies sends the multicasts among the first messages, those of so many packets, by the other interfaces as well. What
-// finds no room there is lost.
+// copies sends those of the first messages, which hold so many packets, that are to leave by all interfaces by the
+// other ones as well. What finds no room there is lost.
 func (s *sender) copies(packets int) {
 	end := 0
 	for end < s.staged && packets >= s.spans[end].packets {
@@ -137,12 +188,12 @@ func (s *sender) copies(packets int) {
 	}
 	for _, index := range s.links.indexes[1:] {
 		for m := 0; m < end; {
-			if s.spans[m].channel == 0 {
+			if !s.spans[m].all {
 				m++
 				continue
 			}
 			last := m
-			for ; last < end && s.spans[last].channel != 0; last++ {
+			for ; last < end && s.spans[last].all; last++ {
 				s.spans[last].link = index
 				s.control(last)
 			}

@@ -19,9 +19,9 @@ import (
 const second = "veth1"
 
 // twoNetworks returns hosts that share two networks.
-func twoNetworks(t *testing.T, n int) []*netns.Host {
+func twoNetworks(t *testing.T, n int, v6 bool) []*netns.Host {
 	t.Helper()
-	hosts := netns.Bridged(t, "khamsin-links", n, netns.Options{})
+	hosts := netns.Bridged(t, "khamsin-links", n, netns.Options{IPv6: v6})
 	netns.AddNetwork(t, hosts, second, 98)
 	return hosts
 }
@@ -30,7 +30,9 @@ func twoNetworks(t *testing.T, n int) []*netns.Host {
 func onBoth(t *testing.T, h *netns.Host) (tr *Transport) {
 	t.Helper()
 	h.Do(func() {
-		tr = openUntilEnd(t, Config{Interface: netns.Interface, Also: []string{second}, Port: 7000, GroupPort: 7777})
+		tr = openUntilEnd(t, Config{
+			Interface: netns.Interface, Also: []string{second}, IPv6: h.IPv6.IsValid(), Port: 7000, GroupPort: 7777,
+		})
 	})
 	if err := tr.Subscribe(7); err != nil {
 		t.Fatal(err)
@@ -38,10 +40,19 @@ func onBoth(t *testing.T, h *netns.Host) (tr *Transport) {
 	return tr
 }
 
+// The suite between hosts with two interfaces each, over IPv6.
+func TestConformanceOnSeveralInterfacesOverIPv6(t *testing.T) {
+	var places []where
+	for _, h := range twoNetworks(t, 2, true) {
+		places = append(places, where{ifName: netns.Interface, also: []string{second}, ip: h.IPv6, do: h.Do})
+	}
+	transporttest.Run(t, factory(places...), offloads...)
+}
+
 // The suite between hosts with two interfaces each.
 func TestConformanceOnSeveralInterfaces(t *testing.T) {
 	var places []where
-	for _, h := range twoNetworks(t, 2) {
+	for _, h := range twoNetworks(t, 2, false) {
 		places = append(places, where{ifName: netns.Interface, also: []string{second}, ip: h.IP, do: h.Do})
 	}
 	transporttest.Run(t, factory(places...), offloads...)
@@ -51,7 +62,7 @@ func TestConformanceOnSeveralInterfaces(t *testing.T) {
 // the second network alone.
 func TestMulticastOnSeveralInterfaces(t *testing.T) {
 	const count, size = 40, 1000
-	hosts := twoNetworks(t, 3)
+	hosts := twoNetworks(t, 3, false)
 	a, b := onBoth(t, hosts[0]), onBoth(t, hosts[1])
 	var c *Transport
 	hosts[2].Do(func() { c = openUntilEnd(t, Config{Interface: second, GroupPort: 7777}) })
@@ -129,9 +140,14 @@ func exchange(t *testing.T, from, to *Transport, ch dataplane.Channel) (found bo
 
 // Two hosts that share two networks go on, in both directions and by multicast and unicast, when one of the networks
 // carries nothing any more, or nothing in one direction. The interfaces stay up: nobody is told.
-func TestOneOfTwoNetworksFails(t *testing.T) {
-	hosts := twoNetworks(t, 2)
-	bridge := hosts[0].Bridge
+func TestOneOfTwoNetworksFails(t *testing.T) { oneOfTwoNetworksFails(t, false) }
+
+// Likewise over IPv6.
+func TestOneOfTwoNetworksFailsOverIPv6(t *testing.T) { oneOfTwoNetworksFails(t, true) }
+
+func oneOfTwoNetworksFails(t *testing.T, v6 bool) {
+	t.Helper()
+	hosts := twoNetworks(t, 2, v6)
 	a, b := onBoth(t, hosts[0]), onBoth(t, hosts[1])
 	both := func(what string) {
 		t.Helper()
@@ -141,6 +157,12 @@ func TestOneOfTwoNetworksFails(t *testing.T) {
 		passes(t, what+": unicast there", a, b, 0)
 	}
 	both("whole")
+	cutEach(hosts, both)
+}
+
+// cutEach calls what again and again while one of two networks, or one direction of it, is cut, and healed.
+func cutEach(hosts []*netns.Host, what func(name string)) {
+	bridge := hosts[0].Bridge
 	for i, ports := range [][2]string{
 		{hosts[0].Port, hosts[1].Port}, {netns.PortOf(second, 0), netns.PortOf(second, 1)},
 	} {
@@ -150,11 +172,109 @@ func TestOneOfTwoNetworksFails(t *testing.T) {
 			for _, port := range cuts {
 				heals = append(heals, bridge.Block(port, false))
 			}
-			both(name)
+			what(name)
 			for _, heal := range heals {
 				heal()
 			}
-			both(name + ", healed")
+			what(name + ", healed")
+		}
+	}
+}
+
+// withoutMulticast opens transports without multicast on both networks of hosts.
+func withoutMulticast(t *testing.T, hosts []*netns.Host, port uint16) (a, b *Transport) {
+	t.Helper()
+	var trs []*Transport
+	for _, h := range hosts {
+		h.Do(func() {
+			trs = append(trs, openUntilEnd(t, Config{Interface: netns.Interface, Also: []string{second}, Port: port}))
+		})
+	}
+	return trs[0], trs[1]
+}
+
+// Without multicast hosts that share two networks go on as well, also when one of the networks is dead before they have
+// heard of each other.
+func TestOneOfTwoNetworksFailsWithoutMulticast(t *testing.T) {
+	hosts := twoNetworks(t, 2, false)
+	heal := hosts[0].Bridge.Block(hosts[0].Port, false)
+	a, b := withoutMulticast(t, hosts, 7000)
+	both := func(what string) {
+		t.Helper()
+		until(t, what+": there", func() bool { return exchange(t, a, b, 0) })
+		until(t, what+": back", func() bool { return exchange(t, b, a, 0) })
+	}
+	both("the first network is dead")
+	heal()
+	both("whole")
+	cutEach(hosts, both)
+}
+
+// Without multicast what is sent to a process that was silent leaves by both networks, and is received once; what is
+// sent to one that was heard just now leaves by one.
+func TestSilentPeersGetCopies(t *testing.T) {
+	const count = 20
+	a, b := withoutMulticast(t, twoNetworks(t, 2, false), 7000)
+	copies := uint64(0)
+	for range 3 {
+		until(t, "silence", func() bool { _, all := a.links.to(b.Local()); return all })
+		sendAll(t, a, burst(t, a, b.Local(), count, 1000))
+		receiveNumbers(t, b, count)
+		copies += count
+		until(t, "second copies", func() bool {
+			var none [1]dataplane.Packet
+			if got, err := b.Receive(none[:], dataplane.Wait{Timeout: time.Millisecond}); got != 0 || err != nil {
+				t.Fatalf("a packet came twice: %d, %v", got, err)
+			}
+			return b.Stats().ReceiveDoubled == copies
+		})
+		until(t, "one interface for who was heard", func() bool {
+			if !exchange(t, b, a, 0) {
+				return false
+			}
+			_, all := a.links.to(b.Local())
+			return !all
+		})
+	}
+}
+
+// Without multicast a process that goes on hearing another one by all networks, while nothing of its own arrives by the
+// one that it sends by, takes another one: second copies tell.
+func TestDeafPeer(t *testing.T) {
+	for _, dead := range []int32{1, 2} { // carries nothing to the peer
+		var now clock.Manual
+		now.Set(clock.Time(time.Second))
+		l := &links{local: [16]byte{1}, indexes: []int32{1, 2}, clock: &now, lone: true}
+		l.peers = map[dataplane.Endpoint]*peer{}
+		from := dataplane.Endpoint{Port: 9}
+		l.take(from, 1, false)
+		l.peers[from].sendBy(dead, now.Now())
+		heardAt := now.Now() // when the peer heard us last
+		longest, whole := time.Duration(0), false
+		heard := func(by int32) { // unless that network is dead altogether, as the other one is later on
+			if !whole || by != dead {
+				l.take(from, by, false)
+			}
+		}
+		for i := range 1000 {
+			if i == 500 {
+				dead, whole = 3-dead, true
+			}
+			now.Set(now.Now() + clock.Time(5*time.Millisecond)) // both send far more often than silence is borne
+			by := int32(1)
+			if whole {
+				by = 3 - dead
+			}
+			if heard(by); now.Now().Sub(heardAt) > linkSilence {
+				heard(3 - by)
+			}
+			longest = max(longest, now.Now().Sub(heardAt))
+			if index, all := l.to(from); all || max(index, 1) != dead {
+				heardAt = now.Now()
+			}
+		}
+		if longest > 2*turnedFor {
+			t.Errorf("network %d is dead: the peer has heard nothing for %v", dead, longest)
 		}
 	}
 }
@@ -195,7 +315,7 @@ func TestLateUnicast(t *testing.T) {
 
 // A system that would drop packets of the second network is warned of.
 func TestStrictFilterIsWarnedOf(t *testing.T) {
-	h := twoNetworks(t, 1)[0]
+	h := twoNetworks(t, 1, false)[0]
 	for _, c := range []struct {
 		value string
 		warns bool
@@ -219,15 +339,21 @@ func TestStrictFilterIsWarnedOf(t *testing.T) {
 
 // What cannot be is refused.
 func TestFaultsOfSeveralInterfaces(t *testing.T) {
+	h := twoNetworks(t, 1, true)[0]
+	h.Run("ip", "addr", "del", h.IPv6.String()+"/64", "dev", second)
+	h.Run("ip", "addr", "add", "fd98::1/64", "dev", second, "nodad")
 	for _, c := range []Config{
 		{Interface: "lo", Also: []string{"lo"}},
 		{Interface: "lo", Also: []string{"nosuch0"}},
 		{Interface: "lo", Also: []string{"nosuch0"}, Filter: closeOnly{}},
+		{Interface: netns.Interface, Also: []string{second}, IPv6: true}, // which has another address
 	} {
-		if tr, err := Open(c); err == nil {
-			t.Errorf("%v: opened", c.Also)
-			_ = tr.Close()
-		}
+		h.Do(func() {
+			if tr, err := Open(c); err == nil {
+				t.Errorf("%v: opened", c.Also)
+				_ = tr.Close()
+			}
+		})
 	}
 }
 
@@ -238,7 +364,7 @@ func (closeOnly) Close() error { return nil }
 
 // Peers are bounded.
 func TestPeersAreBounded(t *testing.T) {
-	h := twoNetworks(t, 1)[0]
+	h := twoNetworks(t, 1, false)[0]
 	l := onBoth(t, h).links
 	for i := range 3 * peersMax {
 		l.take(dataplane.Endpoint{Port: uint32(1 + i)}, l.indexes[1], true)
@@ -246,7 +372,7 @@ func TestPeersAreBounded(t *testing.T) {
 	if n := len(l.peers); n > peersMax {
 		t.Errorf("%d are remembered", n)
 	}
-	if got := l.to(dataplane.Endpoint{Port: 3 * peersMax}); got != l.indexes[1] {
+	if got, _ := l.to(dataplane.Endpoint{Port: 3 * peersMax}); got != l.indexes[1] {
 		t.Errorf("the last one is sent to by %d", got)
 	}
 }

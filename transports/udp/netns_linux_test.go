@@ -44,8 +44,10 @@ func TestSlowLine(t *testing.T) {
 	start := time.Now()
 	sendAll(t, a, burst(t, a, b.Local(), 200, 500))
 	st := a.Stats()
-	if st.SentPackets != 200 || st.SendDropped < 100 || st.SendDropped == 200 {
-		t.Errorf("sent %d, dropped %d; want some of 200 to go and most to be dropped", st.SentPackets, st.SendDropped)
+	if st.SentPackets != 200 || st.SendDropped < 100 || st.SendDropped == 200 ||
+		st.SendNoRoom != st.SendDropped {
+		t.Errorf("sent %d, dropped %d, %d of them for want of room; want some of 200 to go and most to be dropped",
+			st.SentPackets, st.SendDropped, st.SendNoRoom)
 	}
 	if took := time.Since(start); took > testTimeout/2 {
 		t.Errorf("Send took %v", took)

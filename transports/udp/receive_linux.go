@@ -243,11 +243,11 @@ func (r *receiver) open() bool {
 		if size > 0 {
 			count = (size + segment - 1) / segment
 		}
-		if !r.good(msg, what, segment, count) || r.from.multicast && !r.own.IsZero() && r.headers.name(i) == r.own {
-			continue
-		}
 		if r.links != nil && !r.links.take(r.headers.name(i), what.ifIndex, r.from.multicast) {
 			r.links.doubled.Add(uint64(count))
+			continue
+		}
+		if !r.good(msg, what, segment, count) || r.from.multicast && !r.own.IsZero() && r.headers.name(i) == r.own {
 			continue
 		}
 		r.rest = datagrams{

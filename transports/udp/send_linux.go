@@ -47,7 +47,7 @@ type sender struct {
 	gro    bool
 	own    atomic.Int64
 
-	packets, bytes, multicasts, dropped, calls counters.Counter
+	packets, bytes, multicasts, dropped, noRoom, calls counters.Counter
 }
 
 // span is what one message carries: one packet, or several that the kernel cuts apart, next to each other in the
@@ -59,6 +59,7 @@ type span struct {
 	closed  bool // no packet can follow: the last one is shorter, or the packet cannot share a message
 	channel dataplane.Channel
 	link    int32 // interface that it leaves by; zero for the first one
+	all     bool  // with several interfaces: it leaves by all of them
 	own     int   // copies that the filter drops, see expectOwn
 }
 
@@ -153,8 +154,11 @@ func (s *sender) begin(p *dataplane.Packet, iov, size int) {
 		packets: 1, bytes: size, segment: size, closed: !ok || size == 0 || size > s.segMax, channel: p.Channel,
 	}
 	s.headers.setName(m, s.family, ip, port)
-	if s.links != nil && p.Channel == 0 {
-		s.spans[m].link = s.links.to(p.To)
+	if s.links != nil {
+		s.spans[m].all = p.Channel != 0
+		if p.Channel == 0 {
+			s.spans[m].link, s.spans[m].all = s.links.to(p.To)
+		}
 	}
 	s.control(m)
 	hdr := &s.headers.msgs[m].hdr
@@ -210,6 +214,7 @@ func (s *sender) flush() (packets int) {
 				s.waitForRoom()
 				continue
 			}
+			s.noRoom.Add(uint64(lost.packets))
 		case unix.ENOSYS:
 			if s.batches {
 				s.batches = false

@@ -335,6 +335,7 @@ func (t *Transport) Stats() dataplane.Stats {
 		SentBytes:        s.bytes.Load(),
 		SentMulticasts:   s.multicasts.Load(),
 		SendDropped:      s.dropped.Load(),
+		SendNoRoom:       s.noRoom.Load(),
 		SendCalls:        s.calls.Load(),
 		ReceivedPackets:  r.packets.Load(),
 		ReceivedBytes:    r.bytes.Load(),

@@ -142,8 +142,8 @@ func TestGSOSurvivesBadDestination(t *testing.T) {
 	if n := a.sender.flush(); n != 10 || !a.sender.gso {
 		t.Fatalf("%d packets disposed of, gso %v, want 10 and true", n, a.sender.gso)
 	}
-	if got := a.Stats().SendDropped; got != 10 {
-		t.Errorf("%d dropped, want 10", got)
+	if st := a.Stats(); st.SendDropped != 10 || st.SendNoRoom != 0 {
+		t.Errorf("%d dropped, %d for want of room, want 10 and none", st.SendDropped, st.SendNoRoom)
 	}
 	for _, p := range batch {
 		a.Arena().Release(p.Frame)

@@ -54,7 +54,8 @@ func (e *Engine) decode(h *wire.Header, b []byte) error {
 	return err
 }
 
-// suspectKey notes a beacon that is not to be opened, if it names this system.
+// suspectKey notes a beacon that is not to be opened, if it names this system. A founder learns of that when it has
+// founded a system (hooks.Attached); who may not found one, or not alone, has looked for long enough by then.
 func (e *Engine) suspectKey(h *wire.Header, b []byte) {
 	at := wire.HeaderLen
 	if h.Signed {
@@ -63,6 +64,9 @@ func (e *Engine) suspectKey(h *wire.Header, b []byte) {
 	if len(b) >= at && e.member.IsBeacon(b[at:]) {
 		e.clash = true
 		e.member.Show(e.now)
+		if !e.genuine && e.member.SeeksInVain(e.now) {
+			e.finish(ErrOtherKey)
+		}
 	}
 }
 

@@ -78,7 +78,7 @@ func (h *Host) tune(now clock.Time) {
 func (h *Host) sample() tuner.Sample {
 	st := h.transport.Stats()
 	s := tuner.Sample{
-		Received: st.ReceivedPackets, Dropped: st.ReceiveDropped, Calls: st.ReceiveCalls, SendDropped: st.SendDropped,
+		Received: st.ReceivedPackets, Dropped: st.ReceiveDropped, Calls: st.ReceiveCalls, SendDropped: st.SendNoRoom,
 	}
 	s.Sent, s.Resent = h.engine.(tunable).Losses()
 	if b, ok := h.transport.(buffered); ok {

@@ -87,7 +87,7 @@ func (m *Machine) beacon(now clock.Time, what byte, to dataplane.Endpoint) {
 // seek (again) looks for a system.
 func (m *Machine) seek(now clock.Time) {
 	m.state = seeking
-	m.sought = 0
+	m.sought, m.seekAt = 0, now
 	m.out.System = 0
 	m.oracle = nil
 	m.beaconAt = now
@@ -96,6 +96,11 @@ func (m *Machine) seek(now clock.Time) {
 		m.foundAt = now.Add(m.cfg.Discovery)
 		m.polls.warnAt = now.Add(m.cfg.Discovery + m.voteHold())
 	}
+}
+
+// SeeksInVain tells whether this process looks for a system, and has done so for as long as a founder does.
+func (m *Machine) SeeksInVain(now clock.Time) bool {
+	return m.state == seeking && now.Sub(m.seekAt) >= m.cfg.Discovery
 }
 
 func (m *Machine) tickDiscovery(now clock.Time) {

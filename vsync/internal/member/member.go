@@ -90,6 +90,7 @@ type Machine struct {
 	sought   int        // beacons sent since the search began
 	foundAt  clock.Time // when to found a system, unless one is found
 	giveUpAt clock.Time // when to go back from attaching to seeking
+	seekAt   clock.Time // since when it seeks
 
 	suited  uint32         // the system that this process asked last to be taken in
 	asked   []core.Address // and whom of it

@@ -153,6 +153,13 @@ func TestNoNonceComesTwice(t *testing.T) {
 			seen[n], tags[tag] = true, true
 		}
 	}
+	sealed := map[string]bool{} // the same bytes under the same number, by each origin's key and another system's
+	for _, r := range []*Ring{ringFor(t, 1, 1000), ringFor(t, 1, 1001), ringFor(t, 2, 1000)} {
+		sealed[string(r.own.Seal(nil, r.nonceOf(1), []byte("the same"), nil))] = true
+	}
+	if len(sealed) != 3 {
+		t.Error("two origins, or two systems, have one key")
+	}
 }
 
 // A ring remembers so many origins, and forgets the one that was heard longest ago. Those that only pretend to be

@@ -32,7 +32,7 @@ func (t *Tuner) stepReceiver(now clock.Time, d Sample) {
 		t.growBuffer(now, &r.receive, d.ReceiveBuffer, why)
 	}
 	if d.SendDropped > 0 {
-		t.growBuffer(now, &r.send, d.SendBuffer, fmt.Sprintf("the system refused %d packets", d.SendDropped))
+		t.growBuffer(now, &r.send, d.SendBuffer, fmt.Sprintf("it had no room for %d packets", d.SendDropped))
 	}
 	r.packets, r.calls = r.packets+d.Received, r.calls+d.Calls
 	if r.packets < evidence || r.calls == 0 {

@@ -23,7 +23,7 @@ type Sample struct {
 	Received, Dropped uint64 // packets that the transport received, and that were lost in front of it
 	Calls             uint64 // in which it received them
 	Sent, Resent      uint64 // packets of own streams, and those sent again because somebody asked
-	SendDropped       uint64 // packets that the system refused
+	SendDropped       uint64 // packets that the socket had no room for
 	ReceiveBuffer     int    // bytes granted; zero when not known
 	SendBuffer        int
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -91,16 +92,17 @@ type Sample struct {
 	Silent    []string  `json:"silent,omitempty"` // sockets that gave no answer
 }
 
-// Look reads all status sockets of a directory, and removes those of processes that were killed. The rates are those
-// since an earlier sample, nil for none.
+// Look reads all status sockets of a directory at once, and removes those of processes that were killed. The rates are
+// those since an earlier sample, nil for none.
 func Look(dir string, before *Sample) (*Sample, error) {
 	paths, err := vsync.StatusSockets(dir)
 	if err != nil {
 		return nil, err
 	}
 	s := &Sample{At: time.Now(), Processes: []Process{}}
-	for _, path := range paths {
-		p, err := read(path)
+	read := readAll(paths)
+	for i, path := range paths {
+		p, err := read[i].process, read[i].err
 		if errors.Is(err, syscall.ECONNREFUSED) { // its process was killed
 			_ = os.Remove(path)
 			continue
@@ -121,6 +123,23 @@ func Look(dir string, before *Sample) (*Sample, error) {
 		return strings.Compare(a.Address, b.Address)
 	})
 	return s, nil
+}
+
+// answer is what came of reading a socket.
+type answer struct {
+	process *Process
+	err     error
+}
+
+// readAll reads sockets. Those of processes that are stopped answer nothing; all of them take no longer than one.
+func readAll(paths []string) []answer {
+	answers := make([]answer, len(paths))
+	var all sync.WaitGroup
+	for i, path := range paths {
+		all.Go(func() { answers[i].process, answers[i].err = read(path) })
+	}
+	all.Wait()
+	return answers
 }
 
 func read(path string) (*Process, error) {

@@ -124,6 +124,27 @@ func TestLook(t *testing.T) {
 	}
 }
 
+// Processes that are stopped, and take connections and say nothing, hold up a look once, however many they are.
+func TestStoppedProcesses(t *testing.T) {
+	dir := t.TempDir()
+	const count = 4
+	for i := range count {
+		l, err := net.Listen("unix", filepath.Join(dir, string(rune('a'+i))+".khamsin"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+	}
+	began := time.Now()
+	s, err := Look(dir, nil)
+	if err != nil || len(s.Silent) != count || len(s.Processes) != 0 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if took := time.Since(began); took > 2*readWithin {
+		t.Errorf("it took %v", took)
+	}
+}
+
 // Without processes the table says how to make them visible.
 func TestNobody(t *testing.T) {
 	s, err := Look(filepath.Join(t.TempDir(), "none"), nil)
@@ -147,5 +168,33 @@ func TestScreen(t *testing.T) {
 	text := updated.View().Content
 	if !strings.Contains(text, "khamsin top") || !strings.Contains(text, "no processes") {
 		t.Errorf("shows %q", text)
+	}
+}
+
+// Rates are changes a second; a process that starts again, or that was not there before, has none below zero.
+func TestRates(t *testing.T) {
+	now := time.Now()
+	look := func(address string, at time.Time, n uint64) Process {
+		p := Process{Address: address, at: at, Stats: stats{Refused: map[string]uint64{"Forged": 2 * n, "Stale": n}}}
+		p.Stats.Sent = direction{
+			Unicast: flow{n, 10 * n}, Multicast: flow{n, 20 * n}, Duplicates: 4 * n, Dropped: 5 * n,
+		}
+		p.Stats.Received = direction{Unicast: flow{6 * n, 7 * n}, Dropped: n}
+		return p
+	}
+	before := &Sample{Processes: []Process{look("a", now, 100), look("b", now, 100)}}
+	want := Rates{
+		SentPackets: 4, SentBytes: 60, ReceivedPackets: 12, ReceivedBytes: 14, Resent: 8, Dropped: 12, Refused: 6,
+	}
+	for _, c := range []struct {
+		p    Process
+		want Rates
+	}{
+		{look("a", now.Add(4*time.Second), 108), want}, {look("b", now.Add(time.Second), 50), Rates{}},
+		{look("new", now.Add(time.Second), 8), Rates{}},
+	} {
+		if c.p.since(before); c.p.Rates != c.want {
+			t.Errorf("%s: %+v, want %+v", c.p.Address, c.p.Rates, c.want)
+		}
 	}
 }

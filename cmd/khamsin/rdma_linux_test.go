@@ -137,7 +137,7 @@ func TestRDMADaemonIsKilled(t *testing.T) {
 // Processes over RDMA agree, though one of them is killed and another one joins.
 func TestRDMADemo(t *testing.T) {
 	t.Setenv("ISIS_NETWORK_INTERFACES", transporttest.RDMAInterface(t))
-	out, err := program(t, "demo", "--transport", "rdma", "--members", "3", "--seed", "1", "--suspect-after", "5s")
+	out, err := output(t, "demo", "--transport", "rdma", "--members", "3", "--seed", "1", "--suspect-after", "5s")
 	if err != nil || !strings.Contains(out, "AGREE: 3 members") || !strings.Contains(out, "1 killed, 1 joined") {
 		t.Errorf("%v", err)
 	}
@@ -178,7 +178,7 @@ func TestRDMAPerfLocal(t *testing.T) {
 // measured runs a command that measures, and reads its result.
 func measured(t *testing.T, result any, args ...string) {
 	t.Helper()
-	out, err := program(t, args...)
+	out, err := output(t, args...)
 	_, text, _ := strings.Cut(out, "{") // before it the command said what it was doing
 	if err == nil {
 		err = json.NewDecoder(strings.NewReader("{" + text)).Decode(result)

@@ -9,8 +9,8 @@ import (
 	"github.com/khamsin-io/khamsin/transports/rdma"
 )
 
-// program runs this program, and returns what it prints.
-func program(t *testing.T, args ...string) (string, error) {
+// output runs this program, and returns what it prints.
+func output(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -29,14 +29,14 @@ func TestNoRDMA(t *testing.T) {
 		"oob serve --transport rdma", "oracle --transport rdma", "perf local --transport rdma --no-floor",
 		"perf bulk --transport rdma --receivers 1 --size 2000000 --json",
 	} {
-		out, err := program(t, strings.Fields(args)...)
+		out, err := output(t, strings.Fields(args)...)
 		if err == nil || !strings.Contains(out, rdma.ErrNotBuilt.Error()) &&
 			!strings.Contains(out, rdma.ErrNoDevice.Error()) {
 			t.Errorf("%s: %v: %s", args, err, out)
 		}
 	}
 	t.Setenv("ISIS_NETWORK_INTERFACES", "lo,nosuch0")
-	out, err := program(t, "perf", "bulk", "--transport", "rdma")
+	out, err := output(t, "perf", "bulk", "--transport", "rdma")
 	if err == nil || !strings.Contains(out, "rdma takes one interface") || strings.Contains(out, "panic") {
 		t.Errorf("two interfaces: %v: %s", err, out)
 	}
@@ -46,7 +46,7 @@ func TestNoRDMA(t *testing.T) {
 		"perf local --transport rdma --netns":                "netns: no RDMA device",
 		"perf bulk --transport rdma --loss 0.01 --size 4096": "loss: what is written into memory",
 	} {
-		if out, err := program(t, strings.Fields(args)...); err == nil || !strings.Contains(out, want) {
+		if out, err := output(t, strings.Fields(args)...); err == nil || !strings.Contains(out, want) {
 			t.Errorf("%s: %v, want %q: %s", args, err, want, out)
 		}
 	}

@@ -23,8 +23,8 @@ const (
 	statusVariable = "KHAMSIN_STATUS"
 )
 
-// options returns the options of the system. A configuration file that is named is one that the environment names: other
-// variables change it.
+// options returns the options of the system. A configuration file that is named is one that the environment names:
+// other variables change it.
 func (f *systemFlags) options(log *slog.Logger) ([]vsync.Option, error) {
 	if f.Config != "" {
 		if err := os.Setenv(configVariable, f.Config); err != nil {

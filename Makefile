@@ -38,9 +38,9 @@ check: fmt vet staticcheck lint rows-check unit sim ## before a commit: all that
 
 # As root, tests that need network namespaces or XDP fail where they cannot have them.
 test: export KHAMSIN_REQUIRE := $(or $(KHAMSIN_REQUIRE),$(shell test "$$(id -u)" = 0 && echo netns,xdp))
-test: EVERY = 61
+test: EVERY = 91
 test: deps fmt vet staticcheck lint rows-check generate-check cross canary sim exhaustive race ## all that CI runs
-	$(GO) test -count=1 -timeout 30m ./...
+	$(GO) test -count=1 -p $(AT_ONCE) -timeout 30m ./...
 	@if [ "$$(id -u)" = 0 ] || command -v qemu-system-x86_64 >/dev/null 2>&1; then $(MAKE) rdma-vm; \
 	else echo 'test: rdma-vm is left out: there is no qemu-system-x86_64'; fi
 
@@ -119,8 +119,16 @@ exhaustive: ## small worlds with up to two crashes, at every step: EVERY=1; larg
 canary: ## plant each known bug and see that the simulator's checkers catch it
 	$(GO) run -tags khamsin_canary ./tools/simrun -canary
 
+# What has no goroutines, and takes long under the race detector.
+SEQUENTIAL = ./vsync/sim ./tools/simrun
+
+# Many tests wait more than they compute: three packages at a time even where there are two cores.
+AT_ONCE ?= $(shell n=$$(nproc 2>/dev/null || echo 2); if [ "$$n" -gt 3 ]; then echo "$$n"; else echo 3; fi)
+
 race: ## short tests under the race detector, with the costly assertions
-	CGO_ENABLED=1 $(GO) test -race -short -timeout 20m -tags khamsin_invariants ./...
+	CGO_ENABLED=1 $(GO) test -race -short -p $(AT_ONCE) -timeout 20m -tags khamsin_invariants \
+		$$($(GO) list ./... | grep -Ev '$(subst $() ,|,$(SEQUENTIAL:.%=%$$))')
+	$(GO) test -short -tags khamsin_invariants $(SEQUENTIAL)
 
 cover: ## statements that tests of engine and machines run, for each package; fails below 90 %
 	$(GO) test -short -coverprofile=cover.out -coverpkg=./vsync/internal/... ./vsync/internal/... ./vsync/sim

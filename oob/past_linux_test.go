@@ -120,6 +120,9 @@ func (h *hosts) attach(g *vsync.Group, options []Option) (s *Store, err error) {
 // rows: OOB-07, OOB-18, OOB-31
 func TestSuiteOverXDP(t *testing.T) {
 	requireXDP(t)
+	if testing.Short() {
+		t.Skip("the tests again: the long run has them")
+	}
 	if os.Getenv(suiteOverXDP) != "" {
 		t.Skip("this is the suite")
 	}
@@ -134,9 +137,6 @@ func TestSuiteOverXDP(t *testing.T) {
 				pattern += "/" + sub
 			}
 			args := []string{"-test.run=" + pattern, "-test.v", "-test.timeout=5m"}
-			if testing.Short() {
-				args = append(args, "-test.short")
-			}
 			cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
 			cmd.Env = append(os.Environ(), suiteOverXDP+"=1")
 			if os.Getenv("KHAMSIN_FAULTS") == "" {

@@ -379,7 +379,8 @@ func TestRDMASourceDies(t *testing.T) {
 	}
 	for i, m := range members {
 		st := m.store.Stats()
-		if !p.left && i == 0 && st.WrittenBytes == 0 {
+		// With losses the first writer's end may make the receiver do without writes: then bytes come by TCP.
+		if !p.left && i == 0 && st.WrittenBytes == 0 && !p.lossy {
 			t.Error("the other holder wrote nothing")
 		}
 		t.Logf("MEASURED: member %d wrote %d bytes, %d bytes were written here, %d came by TCP", i, st.WrittenBytes,

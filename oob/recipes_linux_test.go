@@ -352,7 +352,7 @@ func TestLargeMessagesStayInBand(t *testing.T) {
 //
 // rows: OOB-31, OOB-42, OOB-40
 func TestRandomFaults(t *testing.T) {
-	runs := 12
+	runs := 8
 	if testing.Short() {
 		runs = 3
 	}

@@ -19,6 +19,9 @@ func sweepOptions() SweepOptions {
 //
 // rows: FUT-07
 func TestSweep(t *testing.T) {
+	if testing.Short() {
+		t.Skip("measurements one after another: the long run has them")
+	}
 	t.Setenv(memberFlag, "1")
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -62,6 +65,9 @@ func TestSweep(t *testing.T) {
 
 // Interfaces in namespaces have the MTU that is asked for: packets of 8,000 bytes travel whole.
 func TestSweepOfLongFrames(t *testing.T) {
+	if testing.Short() {
+		t.Skip("measurements one after another: the long run has them")
+	}
 	needNamespaces(t)
 	t.Setenv(memberFlag, "1")
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

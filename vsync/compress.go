@@ -1,12 +1,37 @@
 package vsync
 
-import "github.com/klauspost/compress/s2"
+import (
+	"sync/atomic"
+
+	"github.com/klauspost/compress/s2"
+)
 
 // compressMin is the shortest message that is compressed: below it the network saves less than the processor pays.
 const compressMin = 16 << 10
 
 // compressGain is the least share of a message, one in compressGain, that compression must save.
 const compressGain = 8
+
+// trials says which messages of a group are worth a trial: after some that could not be compressed, few are tried until
+// one can be. Several goroutines may send at once; then it is about right.
+type trials struct{ misses, skip atomic.Int32 }
+
+// skipMax is the greatest number of messages between two trials, as a power of two.
+const skipMax = 5
+
+// worth tells whether a message should be tried.
+func (t *trials) worth() bool { return t.skip.Load() <= 0 || t.skip.Add(-1) < 0 }
+
+// note says what became of a trial.
+func (t *trials) note(smaller bool) {
+	if smaller {
+		t.misses.Store(0)
+		return
+	}
+	n := min(t.misses.Add(1), skipMax)
+	t.misses.Store(n)
+	t.skip.Store(1<<n - 1)
+}
 
 // deflate compresses the bytes behind a head into dst, and tells whether that was worth it.
 func deflate(dst, b []byte) ([]byte, bool) {

@@ -40,6 +40,7 @@ type Group struct {
 	view    atomic.Pointer[View]
 	tracer  atomic.Pointer[func(TraceEvent)]
 	limiter atomic.Pointer[limiter]
+	trials  trials // of compression
 
 	unhandled   atomic.Uint64 // messages without a handler
 	malformed   atomic.Uint64 // messages that could not be read

@@ -201,6 +201,32 @@ func FuzzEnvelope(f *testing.F) {
 	})
 }
 
+// Messages that cannot be compressed are tried ever more seldom, up to one in 32, until one can be.
+func TestTrialsOfCompression(t *testing.T) {
+	var x trials
+	tried := func(messages int, smaller bool) (n int) {
+		for range messages {
+			if x.worth() {
+				n++
+				x.note(smaller)
+			}
+		}
+		return n
+	}
+	if n := tried(100, true); n != 100 {
+		t.Errorf("%d of 100 messages were tried that can be compressed", n)
+	}
+	if n := tried(63, false); n != 6 { // with 1, 3, 7, 15 and 31 messages between them
+		t.Errorf("%d of 63 messages were tried that cannot be compressed", n)
+	}
+	if n := tried(320, false); n != 10 {
+		t.Errorf("%d of the next 320 were tried", n)
+	}
+	if n := tried(32+100, true); n != 101 {
+		t.Errorf("%d of 132 were tried when they can be compressed again", n)
+	}
+}
+
 // rows: MSG-21, PAR-30
 func TestLongMessagesAreCompressed(t *testing.T) {
 	for _, compress := range []bool{true, false} {

@@ -100,9 +100,11 @@ type parcel struct {
 // group has a key.
 func (g *Group) wrap(p *parcel, buf *buffer, kind byte) (host.Head, []byte) {
 	body := p.body
-	if len(body) >= compressMin && len(body) <= g.sys.config.MaxMessage && !g.sys.config.NoCompression {
+	if len(body) >= compressMin && len(body) <= g.sys.config.MaxMessage && !g.sys.config.NoCompression &&
+		g.trials.worth() {
 		var ok bool
-		if buf.b, ok = deflate(buf.b, body); ok {
+		buf.b, ok = deflate(buf.b, body)
+		if g.trials.note(ok); ok {
 			p.more |= moreCompressed
 			body = buf.b
 		}

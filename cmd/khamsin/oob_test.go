@@ -78,12 +78,17 @@ func (d *daemons) start(name string) {
 	if err != nil {
 		d.t.Fatal(err)
 	}
+	var said bytes.Buffer
+	c.Stderr = &said
 	if err := c.Start(); err != nil {
 		d.t.Fatal(err)
 	}
 	d.t.Cleanup(func() {
 		_ = c.Process.Kill()
 		_ = c.Wait()
+		if d.t.Failed() {
+			d.t.Logf("daemon %s said:\n%s", name, &said)
+		}
 	})
 	line, err := bufio.NewReader(out).ReadString('\n')
 	var ready struct {

@@ -143,6 +143,9 @@ func TestBulk(t *testing.T) {
 		{"jumbo, large chunks", 9000, 8928, false, func(c *Config) { c.MTU = 8900 }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			if tc.mtu > 1500 {
+				requireSegments(t)
+			}
 			hosts := netns.Pair(t, prefix, netns.Options{IPv6: tc.six, MTU: tc.mtu})
 			cfg := withBulk(tc.six)
 			tc.cfg(&cfg)

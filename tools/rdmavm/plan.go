@@ -85,6 +85,7 @@ func allSteps() []step {
 		// The suite takes half a minute in each mode here: it runs in the driver, without, and with jumbo frames.
 		{"xdp", 2, testsOf("./transports/xdp"), "PROGRAM -test.v -test.timeout=1080s " +
 			"-test.skip \"TestConformance/(ipv6|all_options|exclusive)\"", 19 * time.Minute},
+		{"memory", 2, testsOf("./oob/internal/memory"), testCall, 3 * time.Minute}, // its kernel heeds signals
 		{"small-limit", 2, testsOf("./cmd/khamsin/internal/tuning"), "env KHAMSIN_DISPOSABLE=1 " + testCall +
 			"-test.run ^TestSmallLimit", 5 * time.Minute},
 	}

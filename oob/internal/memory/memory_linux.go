@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -109,11 +110,7 @@ func (s *source) newArea(size int64) (*area, error) {
 		}
 		return nil, fmt.Errorf("%d bytes in %s: %w", size, s.kind, err)
 	}
-	err = unix.Fallocate(fd, 0, 0, size)
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		err = unix.Ftruncate(fd, size)
-	}
-	if err != nil {
+	if err := setAside(fd, size); err != nil {
 		return fail(err)
 	}
 	data, err := unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
@@ -121,6 +118,26 @@ func (s *source) newArea(size int64) (*area, error) {
 		return fail(err)
 	}
 	return &area{fd: fd, data: data}, nil
+}
+
+// setAside makes a file size bytes long, so that filling it cannot fail, where the file system can do that. Signals,
+// which the Go runtime sends to its own threads too, are kept away meanwhile: Linux 6.1, unlike 6.18, lets one end the
+// call for a file in memory, which would begin anew each time.
+func setAside(fd int, size int64) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var all, before unix.Sigset_t
+	for i := range all.Val {
+		all.Val[i] = ^all.Val[i]
+	}
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &all, &before); err != nil {
+		return fmt.Errorf("block signals: %w", err)
+	}
+	err := unix.Fallocate(fd, 0, 0, size)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		err = unix.Ftruncate(fd, size)
+	}
+	return errors.Join(err, unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil))
 }
 
 func (a *area) close() {

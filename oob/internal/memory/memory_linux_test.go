@@ -5,7 +5,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestPool(t *testing.T) {
@@ -153,4 +159,34 @@ func TestSpares(t *testing.T) {
 		t.Error("released memory came back")
 	}
 	b.Free()
+}
+
+// Signals, which the Go runtime sends to its own threads too, do not keep an object from its memory. Linux 6.1 lets
+// them end fallocate; 6.18 does not.
+func TestSignalsDoNotMatter(t *testing.T) {
+	p, err := New("", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	pid, thread := unix.Getpid(), unix.Gettid()
+	var stop atomic.Bool
+	var all sync.WaitGroup
+	all.Go(func() {
+		for !stop.Load() {
+			_ = unix.Tgkill(pid, thread, unix.SIGURG) // of our own
+			time.Sleep(time.Microsecond)
+		}
+	})
+	defer all.Wait()
+	defer stop.Store(true)
+	for range 100 {
+		b, err := p.Alloc(64 << 20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Free()
+	}
 }

@@ -99,6 +99,7 @@ deps: ## as root, install what tests in namespaces and virtual machines, and mak
 	command -v xz >/dev/null 2>&1 || missing="$$missing xz-utils"; \
 	[ -e /usr/include/infiniband/verbs.h ] || missing="$$missing libibverbs-dev"; \
 	[ -e /etc/libibverbs.d/rxe.driver ] || missing="$$missing ibverbs-providers"; \
+	command -v systemd-analyze >/dev/null 2>&1 || missing="$$missing systemd"; \
 	if [ -z "$$missing" ]; then echo "deps: nothing is missing"; exit 0; fi; \
 	echo "deps: missing:$$missing"; \
 	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then \

@@ -137,6 +137,16 @@ func (d *daemons) refused(want string, on *daemon, args ...string) {
 	}
 }
 
+// brings has a daemon write object f to a file, and compares that.
+func (d *daemons) brings(on *daemon, want []byte) {
+	d.t.Helper()
+	got := filepath.Join(d.dir, "got")
+	d.must(on, "get", "f", got)
+	if b, err := os.ReadFile(got); err != nil || !bytes.Equal(b, want) {
+		d.t.Errorf("the file that get wrote differs: %v", err)
+	}
+}
+
 func (d *daemons) file(name string, size int) (string, []byte) {
 	b := make([]byte, size)
 	_, _ = rand.NewChaCha8([32]byte{byte(size)}).Read(b)
@@ -241,11 +251,7 @@ func TestOobKill(t *testing.T) {
 	if err := replicate.Wait(); err != nil {
 		t.Errorf("replicate: %v", err)
 	}
-	got := filepath.Join(d.dir, "got")
-	d.must(c, "get", "f", got)
-	if b, err := os.ReadFile(got); err != nil || !bytes.Equal(b, want) {
-		t.Errorf("the file that get wrote differs: %v", err)
-	}
+	d.brings(c, want)
 	d.start(a.name)
 	var list []oob.Info
 	if d.json(d.all[3], &list, "ls"); len(list) != 1 || list[0].Local {

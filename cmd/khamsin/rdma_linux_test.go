@@ -121,11 +121,7 @@ func TestRDMADaemonIsKilled(t *testing.T) {
 	if err := replicate.Wait(); err != nil {
 		t.Errorf("replicate: %v", err)
 	}
-	got := filepath.Join(d.dir, "got")
-	d.must(c, "get", "f", got)
-	if b, err := os.ReadFile(got); err != nil || !bytes.Equal(b, want) {
-		t.Errorf("the file that get wrote differs: %v", err)
-	}
+	d.brings(c, want)
 	wrote, st := d.status(d.all[other]).Stats.WrittenBytes-before[other], d.status(c).Stats
 	if wrote == 0 {
 		t.Error("the other holder wrote nothing")

@@ -205,6 +205,16 @@ func (b *bulk) OpenInlet(f dataplane.Flow) (dataplane.Inlet, error) {
 	return i, nil
 }
 
+// leave closes an outlet or an inlet that forget takes out of the list. The transport does not end before.
+func (b *bulk) leave(forget func(), shut func() error) error {
+	b.mu.Lock()
+	forget()
+	b.closing.Add(1)
+	b.mu.Unlock()
+	defer b.closing.Done()
+	return shut()
+}
+
 // close ends all outlets and inlets. No Receive and no Send of the transport need have ended.
 func (b *bulk) close() error {
 	if b == nil {

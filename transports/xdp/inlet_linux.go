@@ -210,12 +210,7 @@ func (i *inlet) Room() int { return max(1, (i.ring-i.ring/8)/i.descs) }
 
 // Close is dataplane.Inlet's.
 func (i *inlet) Close() error {
-	i.bulk.mu.Lock()
-	delete(i.bulk.inlets, i)
-	i.bulk.closing.Add(1) // the transport must not end before
-	i.bulk.mu.Unlock()
-	defer i.bulk.closing.Done()
-	return i.shut()
+	return i.bulk.leave(func() { delete(i.bulk.inlets, i) }, i.shut)
 }
 
 // shut closes the sockets, and gives back what is in their rings.

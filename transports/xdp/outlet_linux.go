@@ -152,12 +152,7 @@ func (o *outlet) reap() {
 
 // Close is dataplane.Outlet's.
 func (o *outlet) Close() error {
-	o.bulk.mu.Lock()
-	delete(o.bulk.outlets, o)
-	o.bulk.closing.Add(1) // the transport must not end before
-	o.bulk.mu.Unlock()
-	defer o.bulk.closing.Done()
-	return o.shut()
+	return o.bulk.leave(func() { delete(o.bulk.outlets, o) }, o.shut)
 }
 
 // shut closes the socket, and takes back what it has not sent.

@@ -65,6 +65,7 @@ func (m *member) killSelf(ctx context.Context) error {
 // joinLoop leaves the group and joins it again, over and over. The latency is that of Join.
 func (m *member) joinLoop(ctx context.Context) error {
 	p := m.newPacer()
+	defer p.close()
 	p.interval = max(p.interval, 1)
 	for {
 		_, _, ok := p.next()

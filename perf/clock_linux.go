@@ -1,6 +1,49 @@
 package perf
 
-import "golang.org/x/sys/unix"
+import (
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// sleeper sleeps as precisely as the system can. A timer of Go's runtime may wake up a millisecond late, and a sleep in
+// a system call would keep the processor from the goroutines that wait for it.
+type sleeper struct {
+	timer *os.File // a timerfd; nil: the runtime's timers must do
+	fd    int      // of timer
+}
+
+func newSleeper() *sleeper {
+	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
+	if err != nil {
+		return &sleeper{}
+	}
+	return &sleeper{os.NewFile(uintptr(fd), "timerfd"), fd}
+}
+
+// sleep returns after about d, which is positive.
+func (s *sleeper) sleep(d time.Duration) {
+	if s.timer == nil || s.wait(d) != nil {
+		time.Sleep(d)
+	}
+}
+
+func (s *sleeper) wait(d time.Duration) error {
+	err := unix.TimerfdSettime(s.fd, 0, &unix.ItimerSpec{Value: unix.NsecToTimespec(int64(d))}, nil)
+	if err != nil {
+		return err
+	}
+	var expired [8]byte
+	_, err = s.timer.Read(expired[:])
+	return err
+}
+
+func (s *sleeper) close() {
+	if s.timer != nil {
+		_ = s.timer.Close() // a timer has nothing to lose
+	}
+}
 
 // sharedTime reads the clock that all processes of a host share.
 func sharedTime() int64 {

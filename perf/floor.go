@@ -14,6 +14,10 @@ type Floor struct {
 	OneWayBlock Latency `json:"one_way_block_us"` // of the way there
 	OneWaySpin  Latency `json:"one_way_spin_us"`
 
+	// The same asleep with a rest of two milliseconds between datagrams: processors that sleep wake up more slowly.
+	RTTRested    Latency `json:"rtt_block_rested_us"`
+	OneWayRested Latency `json:"one_way_block_rested_us"`
+
 	// Multicast from one member to all others with UDP GSO and GRO, no flow control: what arrives at the slowest one.
 	Multicast64  Flow `json:"multicast_64"`   // in datagrams of 64 bytes
 	MulticastBig Flow `json:"multicast_1400"` // in datagrams of 1400 bytes
@@ -40,6 +44,7 @@ const (
 	floorSmall       = 64
 	floorBig         = 1400
 	floorPhase       = 400 * time.Millisecond
+	floorRest        = 2 * time.Millisecond
 	floorPort        = 21990
 	floorGroup       = "239.0.31.77"
 	memcpyBytes      = 64 << 20
@@ -61,6 +66,7 @@ type floorOrder struct {
 	Ping  string // send datagrams to an Echo at this address
 	Blast int    // multicast datagrams of so many bytes
 	Spin  bool   // poll instead of sleeping
+	Rest  bool   // between datagrams of Ping
 	Alone bool   // what needs no other member
 	Way   string // of the comparison of AF_XDP: Sink and Blast by that
 }
@@ -159,13 +165,16 @@ func (l *local) floor(int) (*Floor, error) {
 		return f, nil
 	}
 	for _, x := range []struct {
-		spin        bool
+		spin, rest  bool
 		rtt, oneWay *Latency
-	}{{false, &f.RTTBlock, &f.OneWayBlock}, {true, &f.RTTSpin, &f.OneWaySpin}} {
+	}{
+		{false, false, &f.RTTBlock, &f.OneWayBlock}, {true, false, &f.RTTSpin, &f.OneWaySpin},
+		{false, true, &f.RTTRested, &f.OneWayRested},
+	} {
 		if _, err := step(1, func(o *floorOrder) { o.Echo, o.Spin = true, x.spin }); err != nil {
 			return nil, err
 		}
-		ping, err := step(0, func(o *floorOrder) { o.Ping, o.Spin = target(1).Address, x.spin })
+		ping, err := step(0, func(o *floorOrder) { o.Ping, o.Spin, o.Rest = target(1).Address, x.spin, x.rest })
 		if err != nil {
 			return nil, err
 		}

@@ -154,11 +154,19 @@ func ping(ctx context.Context, o *floorOrder) (*floorReport, error) {
 	var b [floorPingBytes]byte
 	begin := c.now()
 	for now := begin; now < begin+int64(2*floorPhase) && ctx.Err() == nil; now = c.now() {
+		if o.Rest {
+			rest := unix.NsecToTimespec(int64(floorRest))
+			_ = unix.Nanosleep(&rest, nil) // a signal may end it
+			now = c.now()
+		}
 		binary.LittleEndian.PutUint64(b[:], uint64(now))
 		if err := unix.Sendto(s, b[:], 0, peer); err != nil {
 			return nil, fmt.Errorf("floor: send: %w", err)
 		}
 		n, _, err := rawReceive(s, b[:], o.Spin)
+		for err == nil && int64(binary.LittleEndian.Uint64(b[:])) != now {
+			n, _, err = rawReceive(s, b[:], o.Spin) // that was the answer to a datagram given up for lost
+		}
 		if n == len(b) && err == nil && now > begin+int64(floorPhase)/4 {
 			record(h, c.now()-int64(binary.LittleEndian.Uint64(b[:])))
 		}

@@ -169,7 +169,8 @@ func TestBadOptions(t *testing.T) {
 // A sender that was held up charges the stall to every message that was due meanwhile.
 func TestPacerChargesStalls(t *testing.T) {
 	c := newHostClock()
-	p := &pacer{clock: c, first: c.now(), interval: 1e6} // every millisecond
+	p := &pacer{clock: c, sleeper: newSleeper(), first: c.now(), interval: 1e6} // every millisecond
+	defer p.close()
 	p.end = p.first + int64(time.Minute)
 	_, stamp, _ := p.next()
 	if late := c.now() - stamp; late > int64(50*time.Millisecond) {
@@ -188,6 +189,24 @@ func TestPacerChargesStalls(t *testing.T) {
 	}
 	if _, _, ok := (&pacer{clock: c, first: 1, end: 2, interval: 1}).next(); ok {
 		t.Error("a message beyond the end")
+	}
+}
+
+// What comes due while the sender's own timer lets it sleep too long counts from when it woke up.
+func TestPacerForgivesItsTimer(t *testing.T) {
+	c := newHostClock()
+	p := &pacer{clock: c, sleeper: newSleeper(), first: c.now() - int64(time.Second), interval: 1e6}
+	defer p.close()
+	p.end = p.first + int64(time.Minute)
+	p.woke = p.first + int64(500*time.Millisecond)
+	p.count = 399
+	for range 101 {
+		if n, stamp, _ := p.next(); stamp != p.woke {
+			t.Fatalf("message %d is stamped %v from when the sender woke up", n, time.Duration(stamp-p.woke))
+		}
+	}
+	if n, stamp, _ := p.next(); stamp <= p.woke {
+		t.Errorf("message %d came due after that, and is stamped %v from it", n, time.Duration(stamp-p.woke))
 	}
 }
 

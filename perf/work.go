@@ -18,21 +18,25 @@ type pacer struct {
 	end      int64
 	interval float64 // nanoseconds; 0: as fast as it goes
 	first    int64
+	sleeper  *sleeper
+	woke     int64 // when it last slept until
 	count    uint64
 }
 
 func (m *member) newPacer() *pacer {
-	p := &pacer{clock: m.clock, end: m.casts.to.Load(), first: m.clock.now()}
+	p := &pacer{clock: m.clock, sleeper: newSleeper(), end: m.casts.to.Load(), first: m.clock.now()}
 	if m.Rate > 0 {
 		p.interval = 1e9 / m.Rate
 	}
 	return p
 }
 
+func (p *pacer) close() { p.sleeper.close() }
+
 // next waits for the time of the next message and returns its number and its stamp; false at the end. The stamp is the
 // time at which the message was due if the sender was held up until then by the one before, so that a stall is charged
-// to all messages that it delays; if the sender was asleep it is the time at which it woke up, since a late timer is no
-// property of what is measured.
+// to all messages that it delays; what came due while the sender was asleep counts from when it woke up, since a late
+// timer is no property of what is measured.
 func (p *pacer) next() (number uint64, stamp int64, ok bool) {
 	p.count++
 	if p.interval == 0 {
@@ -48,16 +52,20 @@ func (p *pacer) next() (number uint64, stamp int64, ok bool) {
 		return 0, 0, false
 	}
 	if now >= due {
-		return p.count, due, true
+		return p.count, max(due, p.woke), true
 	}
-	time.Sleep(time.Duration(due - now))
-	return p.count, p.clock.now(), true
+	for ; now < due; now = p.clock.now() {
+		p.sleeper.sleep(time.Duration(due - now))
+	}
+	p.woke = now
+	return p.count, now, true
 }
 
 // castLoop multicasts.
 func (m *member) castLoop(ctx context.Context) error {
 	payload := m.filling()
 	p := m.newPacer()
+	defer p.close()
 	for {
 		number, stamp, ok := p.next()
 		if !ok {
@@ -75,6 +83,7 @@ func (m *member) castLoop(ctx context.Context) error {
 func (m *member) peerLoop(ctx context.Context) error {
 	payload := m.filling()
 	p := m.newPacer()
+	defer p.close()
 	to := m.view.Members[m.next(m.view.MyRank())]
 	for {
 		number, stamp, ok := p.next()
@@ -93,6 +102,7 @@ func (m *member) peerLoop(ctx context.Context) error {
 func (m *member) flushLoop(ctx context.Context) error {
 	payload := m.filling()
 	p := m.newPacer()
+	defer p.close()
 	for {
 		number, stamp, ok := p.next()
 		if !ok {
@@ -119,6 +129,7 @@ func (m *member) flushLoop(ctx context.Context) error {
 func (m *member) queryLoop(ctx context.Context) error {
 	payload := m.filling()
 	p := m.newPacer()
+	defer p.close()
 	for {
 		number, stamp, ok := p.next()
 		if !ok {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -32,6 +33,7 @@ type waiter struct {
 	polls []unix.PollFd
 	files []int32 // of the other source
 	stuck bool    // the last poll found no free frame
+	ready int     // the socket that ended the last sleep; negative: none of them did
 }
 
 func (w *waiter) init(sockets int, files []int32) (err error) {
@@ -61,6 +63,7 @@ func (w *waiter) ring() error {
 
 // sleep blocks until a packet is there, the event is rung or the time is over. It may also return for nothing.
 func (w *waiter) sleep(sockets []*socket, limit time.Duration) error {
+	w.ready = -1
 	if !w.state.CompareAndSwap(napAwake, napAsleep) {
 		return nil
 	}
@@ -91,6 +94,7 @@ func (w *waiter) sleep(sockets []*socket, limit time.Duration) error {
 	if errno != 0 && errno != unix.EINTR {
 		return fmt.Errorf("udp: ppoll: %w", errno)
 	}
+	w.ready = slices.IndexFunc(w.polls[1+len(w.files):], func(p unix.PollFd) bool { return p.Revents != 0 })
 	return nil
 }
 
@@ -123,6 +127,9 @@ func (t *Transport) await(batch []dataplane.Packet, wait dataplane.Wait) (int, e
 			}
 			if err := t.waiter.sleep(*t.sockets.Load(), limit); err != nil {
 				return 0, err
+			}
+			if t.waiter.ready >= 0 {
+				t.turn = t.waiter.ready
 			}
 		}
 		if n, err := t.poll(batch, !spinning); n > 0 || err != nil {

@@ -41,7 +41,7 @@ func (g *Group) dispatch(n int, msg []byte) {
 		return
 	}
 	m.load()
-	e := g.table[m.Code]
+	e := g.table.get(m.Code)
 	g.label(l, n, e, m)
 	handlers := g.find(l, e, m)
 	if t := g.tracer.Load(); t != nil {

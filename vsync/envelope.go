@@ -37,18 +37,22 @@ const incarnationLen = 8
 
 // headOf returns the head of a message.
 func headOf(c Code, flags, more uint8) host.Head {
-	var h host.Head
 	if more != 0 {
 		flags |= flagMore
 	}
 	zigzag := uint64(uint32(c)<<1) ^ uint64(uint32(c>>31))
-	n := binary.PutUvarint(h.Bytes[:], zigzag<<flagBits|uint64(flags))
-	if more != 0 {
-		h.Bytes[n] = more
+	v, bytes, n := zigzag<<flagBits|uint64(flags), uint64(0), 0
+	for ; v >= 0x80; v >>= 7 { // a uvarint
+		bytes |= (v&0x7f | 0x80) << (8 * n)
 		n++
 	}
-	h.Len = uint8(n)
-	return h
+	bytes |= v << (8 * n)
+	n++
+	if more != 0 {
+		bytes |= uint64(more) << (8 * n)
+		n++
+	}
+	return host.NewHead(bytes, n)
 }
 
 // envelope is a message taken apart. Its slices alias the message.
@@ -75,8 +79,10 @@ type origin struct {
 // message that was compressed or sealed takes at most limit bytes of memory, which the next one overwrites.
 func (e *envelope) open(b []byte, limit int, o origin) bool {
 	whole := b
-	v, n := binary.Uvarint(b)
-	if n <= 0 || v>>flagBits > 1<<32-1 {
+	v, n := uint64(0), 1
+	if len(b) > 0 && b[0] < 0x80 {
+		v = uint64(b[0])
+	} else if v, n = binary.Uvarint(b); n <= 0 || v>>flagBits > 1<<32-1 {
 		return false
 	}
 	zigzag := uint32(v >> flagBits)
@@ -155,6 +161,7 @@ func appendList(b []byte, to []Address) []byte {
 type buffer struct {
 	b      []byte
 	sealed []byte // of the same message, sealed
+	head   [8]byte
 	pool   *sync.Pool
 }
 

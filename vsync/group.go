@@ -31,7 +31,7 @@ type Group struct {
 	onInit   func(context.Context) error
 	services []*service // by code, the greatest first
 
-	table   map[Code]*codeEntry // the handlers as messages find them; written before bound is set
+	table   table // the handlers as messages find them; written before bound is set
 	bound   atomic.Bool
 	lanes   [lanes]lane // each its executor's
 	pending pending

@@ -236,7 +236,7 @@ func (g *Group) bindHandlers() error {
 		return err
 	}
 	var faults []error
-	g.table = make(map[Code]*codeEntry, len(g.handlers))
+	g.table = table{others: make(map[Code]*codeEntry)}
 	for code, list := range g.handlers {
 		e := &codeEntry{handlers: list}
 		for _, h := range list {
@@ -247,7 +247,7 @@ func (g *Group) bindHandlers() error {
 		if err := e.index(types); err != nil {
 			faults = append(faults, err)
 		}
-		g.table[code] = e
+		g.table.set(code, e)
 	}
 	return errors.Join(faults...)
 }
@@ -260,6 +260,27 @@ func (h *handler) prepare(types *codec.Registry) (err error) {
 		}
 	}
 	return h.bind(types)
+}
+
+// table finds what a group has for a code.
+type table struct {
+	few    [64]*codeEntry // for the codes from 0 on, which cost least
+	others map[Code]*codeEntry
+}
+
+func (t *table) get(c Code) *codeEntry {
+	if uint(c) < uint(len(t.few)) {
+		return t.few[c]
+	}
+	return t.others[c]
+}
+
+func (t *table) set(c Code, e *codeEntry) {
+	if uint(c) < uint(len(t.few)) {
+		t.few[c] = e
+	} else {
+		t.others[c] = e
+	}
 }
 
 // codeEntry is what a group has for one code.

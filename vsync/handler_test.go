@@ -159,7 +159,7 @@ func TestEnvelope(t *testing.T) {
 		for flags := range uint8(4) {
 			for more := range uint8(2) {
 				h := headOf(code, flags, more)
-				b := slices.Clone(h.Bytes[:h.Len])
+				b := h.Append(nil)
 				if more != 0 {
 					b = appendList(b, to)
 				}
@@ -181,8 +181,8 @@ func TestEnvelope(t *testing.T) {
 			}
 		}
 	}
-	if h := headOf(7, flagTyped|flagQuery, 0); h.Len != 1 {
-		t.Errorf("a small code takes %d bytes", h.Len)
+	if h := headOf(7, flagTyped|flagQuery, 0); h.Len() != 1 {
+		t.Errorf("a small code takes %d bytes", h.Len())
 	}
 }
 

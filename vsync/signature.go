@@ -45,8 +45,8 @@ const anySignature = "(...)"
 // of equal types count once. A table that would be too long to travel has hashes instead of types.
 func (g *Group) describe() string {
 	var list []signed
-	for code, e := range g.table {
-		for _, h := range e.handlers {
+	for code, handlers := range g.handlers {
+		for _, h := range handlers {
 			text := h.sig.Text
 			if h.any {
 				text = anySignature

@@ -117,19 +117,22 @@ func (g *Group) wrap(p *parcel, buf *buffer, kind byte) (host.Head, []byte) {
 	if need := len(body) + sealedMore; cap(buf.sealed) < need {
 		buf.sealed = make([]byte, 0, need)
 	}
-	buf.sealed = g.secret.seal(buf.sealed[:0], kind, head.Bytes[:head.Len], body)
+	buf.sealed = g.secret.seal(buf.sealed[:0], kind, head.Append(buf.head[:0]), body)
 	return head, buf.sealed
 }
 
 // post multicasts a message.
 func (g *Group) post(ctx context.Context, p parcel) error {
-	buf := g.sys.newBuffer()
-	defer buf.free()
-	if head := headOf(p.code, p.flags, p.more); int(head.Len)+len(p.body) > g.sys.config.MaxMessage {
+	head, body := headOf(p.code, p.flags, p.more), p.body
+	if head.Len()+len(body) > g.sys.config.MaxMessage {
 		return ErrTooLarge // whatever compression would make of it
 	}
-	head, body := g.wrap(&p, buf, sealedCast)
-	if err := g.pace(ctx, int(head.Len)+len(body)); err != nil {
+	if g.secret != nil || len(body) >= compressMin {
+		buf := g.sys.newBuffer()
+		defer buf.free()
+		head, body = g.wrap(&p, buf, sealedCast)
+	}
+	if err := g.pace(ctx, head.Len()+len(body)); err != nil {
 		return err
 	}
 	return g.inner.Submit(ctx, p.flavour, head, body)

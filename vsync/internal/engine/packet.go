@@ -16,7 +16,12 @@ type StreamCounters = stream.Counters
 // NextMessage takes the first message off the bytes of a DeliverMessages delivery. False means that there is none, or
 // that the rest is malformed. The message aliases b.
 func NextMessage(b []byte) (msg, rest []byte, ok bool) {
-	n, k := binary.Uvarint(b)
+	n, k := uint64(0), 1
+	if len(b) > 0 && b[0] < 0x80 {
+		n = uint64(b[0])
+	} else {
+		n, k = binary.Uvarint(b)
+	}
 	if k <= 0 || n > uint64(len(b)-k) {
 		return nil, nil, false
 	}

@@ -122,7 +122,7 @@ func (g *group) rawFrame(number uint64, aux uint32, prefix, part []byte) (frame.
 	if !ok {
 		return frame.Frame{}, false
 	}
-	f = g.e.box.Extend(g.e.box.Extend(f, prefix), part)
+	f = g.e.box.ExtendBy(f, prefix, part)
 	g.e.box.Finish(f, &wire.Header{
 		Kind: wire.KindRaw, Flags: uint8(core.Raw), Group: g.lid, View: uint64(g.view.ID), Seq: number,
 		Rank: uint32(g.self), Aux: aux,

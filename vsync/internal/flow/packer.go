@@ -73,7 +73,7 @@ func (p *Packer) Append(f core.Flavour, head, body []byte) bool {
 	if last := len(p.units) - 1; last >= p.first {
 		u := &p.units[last]
 		if u.Flags == flags && int(u.Frame.Len)+len(prefix)+len(body) <= p.out.Packet() {
-			u.Frame = p.out.Extend(p.out.Extend(u.Frame, prefix), body)
+			u.Frame = p.out.ExtendBy(u.Frame, prefix, body)
 			p.bytes += size
 			u.size += size
 			return true
@@ -83,7 +83,7 @@ func (p *Packer) Append(f core.Flavour, head, body []byte) bool {
 	if !ok {
 		return false
 	}
-	p.push(Unit{p.out.Extend(p.out.Extend(fr, prefix), body), flags, size})
+	p.push(Unit{p.out.ExtendBy(fr, prefix, body), flags, size})
 	return true
 }
 

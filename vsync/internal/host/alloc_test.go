@@ -13,7 +13,7 @@ func TestSubmitAndDeliverDoNotAllocate(t *testing.T) {
 		r := newRig(t, func(c *Config, _ *fakeEngine, _ *fakeTransport) { c.Model = m })
 		got := make(chan struct{}, 1)
 		g := r.join("g", &fakeApp{cast: func(context.Context, []byte) { got <- struct{}{} }})
-		ctx, head, body := t.Context(), Head{Len: 1, Bytes: [7]byte{1}}, make([]byte, 100)
+		ctx, head, body := t.Context(), NewHead(1, 1), make([]byte, 100)
 		n := testing.AllocsPerRun(2000, func() {
 			if err := g.Submit(ctx, 0, head, body); err != nil {
 				t.Fatal(err)

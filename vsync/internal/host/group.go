@@ -59,8 +59,7 @@ type Group struct {
 
 	handle  engine.Handle // the owner's
 	full    bool          // the owner's: the backlog must go first
-	backlog []staged      // the owner's
-	spare   [][]byte      // the owner's
+	backlog []byte        // the owner's: messages that were taken out of the inbox while there was no room
 
 	ready   chan struct{}         // closed when the handlers of the first view have returned
 	ending  chan struct{}         // closed when the group has ended for the engine
@@ -69,12 +68,6 @@ type Group struct {
 	over    chan struct{}         // closed when the executors have ended
 	endOnce sync.Once
 	running atomic.Int32 // executors
-}
-
-// staged is a message that was taken out of the inbox while the group had no room.
-type staged struct {
-	flavour core.Flavour
-	buf     []byte
 }
 
 // NewGroup returns a handle for a group that is not joined. Inline says that its handlers never block, and may be

@@ -97,8 +97,7 @@ func (w Waiting) String() string { return [...]string{"adaptive", "block", "busy
 
 // Limits of a host.
 const (
-	inboxSlots  = 1024 // commands that wait for the owner
-	stageMax    = 4096 // bytes of a message that is copied into the inbox; a longer one waits for its turn
+	inboxSlots  = 256  // commands that wait for the owner
 	rxSlots     = 1024 // packets that wait for the owner
 	roundsMax   = 16   // turns that a goroutine runs for others before it hands them to the receiver
 	journalMax  = 256  // log lines that wait to be written
@@ -147,7 +146,10 @@ type Host struct {
 	sleepUntil atomic.Int64 // what the receiver (in the Loop model the loop) sleeps for; 0 while it is awake
 	wanted     atomic.Bool  // the receiver sleeps until the engine is free
 	bell       chan struct{}
-	streams    streams
+	_          [64]byte
+	streams    streams // what senders read for each message must not lie beside what others write for each turn
+	_          [64]byte
+	stager     stager
 
 	receiver uint64      // number of the receiver's goroutine; the receiver's own
 	inline   []*executor // likewise
@@ -191,7 +193,7 @@ type ownerState struct {
 	rooms     map[uint64]*room // of state transfers that wait
 	token     uint64
 	scratch   []byte
-	head      [headMax]byte // of the message that is submitted
+	head      []byte // of the message that is submitted
 	sendErr   int
 	sent      Tally
 	received  Tally

@@ -1,28 +1,23 @@
 package host
 
-import (
-	"sync/atomic"
-
-	"github.com/khamsin-io/khamsin/vsync/core"
-)
+import "sync/atomic"
 
 // commandKind says what a command in the inbox is.
 type commandKind uint8
 
 const (
-	cmdSubmit   commandKind = iota // group, flavour, buf
+	cmdSubmit   commandKind = iota // group, buf: a batch of multicasts
 	cmdConsumed                    // group, eaten
 	cmdCall                        // call
 )
 
 // command is one slot's content. buf keeps its memory from lap to lap.
 type command struct {
-	kind    commandKind
-	flavour core.Flavour
-	eaten   eaten
-	group   *Group
-	call    *call
-	buf     []byte
+	kind  commandKind
+	eaten eaten
+	group *Group
+	call  *call
+	buf   []byte
 }
 
 // inbox is a bounded queue of commands with many producers and one consumer, the engine's owner. Unlike ring.MPSC the
@@ -45,7 +40,7 @@ type inboxSlot struct {
 	_         [32]byte
 }
 
-// slotBytes is the room for a message that every slot begins with; a longer message makes its slot larger, once.
+// slotBytes is the room for messages that every slot begins with; a longer batch makes its slot larger, once.
 const slotBytes = 256
 
 // newInbox returns an inbox of n slots, a power of two.

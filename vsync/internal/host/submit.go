@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"encoding/binary"
 
 	"github.com/khamsin-io/khamsin/dataplane/clock"
 	"github.com/khamsin-io/khamsin/vsync/core"
@@ -11,18 +12,27 @@ import (
 // headMax is the greatest length of a Head.
 const headMax = 7
 
-// Head is what stands in front of a message's body: Bytes[:Len]. It travels by value, so that sending allocates
-// nothing.
-type Head struct {
-	Len   uint8
-	Bytes [headMax]byte
+// Head is what stands in front of a message's body, at most seven bytes. It travels by value, so that sending allocates
+// nothing, and in one register: the lowest byte is the length.
+type Head struct{ bits uint64 }
+
+// NewHead returns a head of n bytes, at most seven, the first of which is the lowest byte of bytes.
+func NewHead(bytes uint64, n int) Head { return Head{bytes<<8 | uint64(n)} }
+
+// Len returns the number of its bytes.
+func (h Head) Len() int { return int(h.bits & 0xff) }
+
+// Append appends it to b.
+func (h Head) Append(b []byte) []byte {
+	end := len(b) + h.Len()
+	return binary.LittleEndian.AppendUint64(b, h.bits>>8)[:end]
 }
 
 // Submit multicasts head followed by body to the group. It waits while the group has no room, until ctx ends; inside a
 // handler of the group it returns ErrWouldBlock instead. It returns as soon as the message has its place in this
 // process's order of sending. The body is the caller's again when it returns.
 func (g *Group) Submit(ctx context.Context, f core.Flavour, head Head, body []byte) error {
-	if int(head.Len)+len(body) > g.host.cfg.Message {
+	if head.Len()+len(body) > g.host.cfg.Message {
 		return ErrTooLarge
 	}
 	for {
@@ -110,7 +120,7 @@ func (g *Group) cast(f core.Flavour, head Head, body []byte) engine.Result {
 	case g.room.shut.Load():
 		return engine.Full
 	}
-	small := int(head.Len)+len(body) <= stageMax
+	small := head.Len()+len(body) <= stageMax
 	if small && h.streams.on.Load() {
 		return g.stage(f, head, body)
 	}
@@ -126,25 +136,6 @@ func (g *Group) cast(f core.Flavour, head Head, body []byte) engine.Result {
 	c := h.newCall()
 	c.kind, c.group, c.flavour, c.head, c.body = callCast, g, f, head, body
 	return h.doResult(c)
-}
-
-// stage leaves a message in the inbox for the engine's owner.
-func (g *Group) stage(f core.Flavour, head Head, body []byte) engine.Result {
-	h := g.host
-	s, at := h.reserve()
-	if s == nil {
-		return engine.NotMember
-	}
-	c := &s.command
-	c.kind, c.group, c.flavour = cmdSubmit, g, f
-	c.buf = append(append(c.buf[:0], head.Bytes[:head.Len]...), body...)
-	h.inbox.publish(s, at)
-	if h.streams.on.Load() {
-		h.streams.kick()
-	} else {
-		h.kick()
-	}
-	return engine.Accepted
 }
 
 // peer tries once to send a message to one member.
@@ -179,8 +170,8 @@ func (g *Group) submitOwned(now clock.Time, f core.Flavour, head Head, body []by
 		return engine.NotMember
 	}
 	own := &g.host.own
-	own.head = head.Bytes // whatever is passed on by an interface would escape
-	r := g.host.engine.Submit(now, g.handle, f, own.head[:head.Len], body)
+	own.head = head.Append(own.head[:0]) // whatever is passed on by an interface would escape
+	r := g.host.engine.Submit(now, g.handle, f, own.head, body)
 	if r == engine.Full {
 		g.full = true
 		g.room.close()
@@ -210,52 +201,14 @@ func (g *Group) submitToOwned(now clock.Time, c *call) engine.Result {
 
 // join returns head followed by body, valid until the next call. Owner only.
 func (h *Host) join(head Head, body []byte) []byte {
-	if head.Len == 0 {
+	if head.Len() == 0 {
 		return body
 	}
 	if cap(h.own.scratch) > scratchKeep {
 		h.own.scratch = nil
 	}
-	h.own.scratch = append(append(h.own.scratch[:0], head.Bytes[:head.Len]...), body...)
+	h.own.scratch = append(head.Append(h.own.scratch[:0]), body...)
 	return h.own.scratch
-}
-
-// submitStaged passes the engine a message of the inbox. Its sender was told that it is accepted, so without room it
-// waits in the backlog, which the inbox bounds: senders look at the room before they stage. Owner only.
-func (g *Group) submitStaged(now clock.Time, c *command) {
-	if !g.full {
-		r := engine.NotMember
-		if g.life.Load() == groupActive {
-			r = g.host.engine.Submit(now, g.handle, c.flavour, nil, c.buf)
-		}
-		if r != engine.Full {
-			return // accepted, or the group ended before it was sent
-		}
-		g.full = true
-		g.room.close()
-	}
-	g.backlog = append(g.backlog, staged{flavour: c.flavour, buf: c.buf})
-	c.buf = nil
-	if n := len(g.spare); n > 0 {
-		c.buf, g.spare = g.spare[n-1], g.spare[:n-1]
-	}
-}
-
-// resubmit passes the engine the backlog, and lets senders go on when all of it is taken. Owner only.
-func (g *Group) resubmit(now clock.Time) {
-	for i, m := range g.backlog {
-		if g.host.engine.Submit(now, g.handle, m.flavour, nil, m.buf) == engine.Full {
-			n := copy(g.backlog, g.backlog[i:])
-			clear(g.backlog[n:])
-			g.backlog = g.backlog[:n]
-			return
-		}
-		g.spare = append(g.spare, m.buf)
-	}
-	clear(g.backlog)
-	g.backlog = g.backlog[:0]
-	g.full = false
-	g.room.open()
 }
 
 // eaten is what the application is done with: packets of multicasts, or point-to-point messages and their bytes.

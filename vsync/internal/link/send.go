@@ -60,8 +60,7 @@ func (l *Links) sendMany(x *lane, n int) bool {
 	var length [binary.MaxVarintLen64]byte
 	for range n {
 		m := x.queue.first()
-		f = l.out.Extend(f, length[:binary.PutUvarint(length[:], uint64(len(m.bytes)))])
-		f = l.out.Extend(f, m.bytes)
+		f = l.out.ExtendBy(f, length[:binary.PutUvarint(length[:], uint64(len(m.bytes)))], m.bytes)
 		x.queued -= len(m.bytes)
 		l.reuse(m)
 		x.queue.pop()

@@ -76,12 +76,18 @@ func (o *Outbox) Alloc() (frame.Frame, bool) {
 
 // Extend appends payload bytes to a frame that Alloc made and that nobody else holds yet.
 func (o *Outbox) Extend(f frame.Frame, payload []byte) frame.Frame {
+	return o.ExtendBy(f, payload, nil)
+}
+
+// ExtendBy is Extend with head, then payload.
+func (o *Outbox) ExtendBy(f frame.Frame, head, payload []byte) frame.Frame {
 	at := f.Len
-	f.Len += uint32(len(payload))
+	f.Len += uint32(len(head) + len(payload))
 	if int(f.Len) > o.mtu {
 		invariant.Fail("pdu: packet of %d bytes above the MTU of %d", f.Len, o.mtu)
 	}
-	copy(o.arena.Bytes(f)[at:], payload)
+	to := o.arena.Bytes(f)[at:]
+	copy(to[copy(to, head):], payload)
 	return f
 }
 

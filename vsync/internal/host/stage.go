@@ -1,0 +1,165 @@
+package host
+
+import (
+	"encoding/binary"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/khamsin-io/khamsin/dataplane/clock"
+	"github.com/khamsin-io/khamsin/vsync/core"
+	"github.com/khamsin-io/khamsin/vsync/internal/engine"
+)
+
+// Limits of staging.
+const (
+	stageMax   = 4096     // bytes of a message that is copied into the inbox; a longer one waits for its turn
+	batchBytes = 16 << 10 // a batch ends before it grows beyond this,
+	batchMost  = 64       // and with so many messages
+	batchesMax = 16       // batches that wait for the owner: more would only wait longer
+	stagedHead = 3        // bytes in front of a message in a batch: its flavour and its length
+)
+
+// stager packs messages that follow each other in the inbox into batches, so that the lines of memory that go from the
+// senders' processor to the owner's are full. The newest batch is open: messages of the same group join it until the
+// owner takes it, or until something else is behind it in the inbox, which they must not overtake.
+type stager struct {
+	mu   sync.Mutex // senders only try it; the owner, who takes it once for each batch, waits
+	open *command   // the newest batch, nil when it cannot grow
+	at   uint64     // its position in the inbox
+	n    int        // its messages
+	_    [96]byte
+	out  atomic.Int32 // batches in the inbox
+	_    [124]byte
+}
+
+// stage leaves a message in the inbox for the engine's owner.
+func (g *Group) stage(f core.Flavour, head Head, body []byte) engine.Result {
+	h := g.host
+	if h.stager.join(g, f, head, body) {
+		return engine.Accepted // whoever takes the batch is on his way
+	}
+	if !h.awaitBatches() {
+		return engine.NotMember
+	}
+	s, at := h.reserve()
+	if s == nil {
+		return engine.NotMember
+	}
+	c := &s.command
+	c.kind, c.group = cmdSubmit, g
+	c.buf = appendStaged(c.buf[:0], f, head, body)
+	h.stager.publish(h.inbox, s, at)
+	if h.streams.on.Load() {
+		h.streams.kick()
+	} else {
+		h.kick()
+	}
+	return engine.Accepted
+}
+
+// awaitBatches waits while too many batches are in the inbox, as reserve does. False means that the host has ended.
+func (h *Host) awaitBatches() bool {
+	for h.stager.out.Load() >= batchesMax {
+		select {
+		case <-h.dead:
+			return false
+		default:
+		}
+		h.kick()
+		runtime.Gosched()
+	}
+	return true
+}
+
+// join adds a message to the open batch, if there is one that it may join.
+func (b *stager) join(g *Group, f core.Flavour, head Head, body []byte) bool {
+	if !b.mu.TryLock() {
+		return false
+	}
+	c := b.open
+	ok := c != nil && c.group == g && len(c.buf)+stagedHead+head.Len()+len(body) <= batchBytes &&
+		b.n < batchMost && g.host.inbox.tail.Load() == b.at+1
+	if ok {
+		c.buf = appendStaged(c.buf, f, head, body)
+		b.n++
+	}
+	b.mu.Unlock()
+	return ok
+}
+
+// publish shows the owner a new batch, which is open from now on when nobody is busy with another one.
+func (b *stager) publish(q *inbox, s *inboxSlot, at uint64) {
+	b.out.Add(1)
+	if !b.mu.TryLock() {
+		q.publish(s, at)
+		return
+	}
+	b.open, b.at, b.n = &s.command, at, 1
+	q.publish(s, at)
+	b.mu.Unlock()
+}
+
+// take closes a batch that the owner is about to carry out. Owner only.
+func (b *stager) take(c *command) {
+	b.mu.Lock()
+	if b.open == c {
+		b.open = nil
+	}
+	b.mu.Unlock()
+	b.out.Add(-1)
+}
+
+// appendStaged appends a message of at most stageMax bytes.
+func appendStaged(b []byte, f core.Flavour, head Head, body []byte) []byte {
+	size := head.Len() + len(body)
+	b = append(b, byte(f), byte(size), byte(size>>8))
+	return append(head.Append(b), body...)
+}
+
+// nextStaged takes the first message off a batch that is not empty.
+func nextStaged(b []byte) (f core.Flavour, msg, rest []byte) {
+	end := stagedHead + int(binary.LittleEndian.Uint16(b[1:]))
+	return core.Flavour(b[0]), b[stagedHead:end], b[end:]
+}
+
+// submitStaged passes the engine the messages of a batch. Their senders were told that they are accepted, so what finds
+// no room waits in the backlog, which the inbox bounds: senders look at the room before they stage. Owner only.
+func (g *Group) submitStaged(now clock.Time, c *command) {
+	g.host.stager.take(c)
+	rest := c.buf
+	if !g.full {
+		if g.life.Load() != groupActive {
+			return // the group ended before they were sent
+		}
+		rest = g.submitBatch(now, rest)
+	}
+	if len(rest) > 0 {
+		g.full = true
+		g.room.close()
+		g.backlog = append(g.backlog, rest...)
+	}
+}
+
+// resubmit passes the engine the backlog, and lets senders go on when all of it is taken. Owner only.
+func (g *Group) resubmit(now clock.Time) {
+	rest := g.submitBatch(now, g.backlog)
+	g.backlog = g.backlog[:copy(g.backlog, rest)]
+	if len(rest) == 0 {
+		g.full = false
+		g.room.open()
+	}
+}
+
+// submitBatch passes the engine messages until it has no room, and returns the others. Owner only.
+func (g *Group) submitBatch(now clock.Time, batch []byte) (rest []byte) {
+	e := g.host.engine
+	for len(batch) > 0 {
+		f, msg, rest := nextStaged(batch)
+		if e.Submit(now, g.handle, f, nil, msg) == engine.Full {
+			break
+		}
+		batch = rest
+	}
+	return batch
+}

@@ -46,7 +46,8 @@ func TestStagedMessagesShareBatches(t *testing.T) {
 		t.Errorf("batches of %v messages", got)
 	}
 	s, at := h.reserve() // as a call of the same goroutine does, which no later message may overtake
-	s.command.kind, s.command.call = cmdCall, &call{kind: callFunc, fn: func(clock.Time) {}, done: make(chan struct{}, 1)}
+	nothing := &call{kind: callFunc, fn: func(clock.Time) {}, done: make(chan struct{}, 1)}
+	s.command.kind, s.command.call = cmdCall, nothing
 	h.inbox.publish(s, at)
 	stage(a, batchMost+1, 10)
 	if got := batches(h); !slices.Equal(got, []int{3, 2, 2, 0, batchMost, 1}) {

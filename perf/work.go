@@ -10,7 +10,7 @@ import (
 
 // sampleEvery is how many messages lie between two that carry a time when they go out as fast as they can: reading the
 // clock at both ends would be a good part of their cost.
-const sampleEvery = 8
+const sampleEvery = 32
 
 // pacer tells a sender when to send, and what to say about it.
 type pacer struct {

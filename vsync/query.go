@@ -267,7 +267,7 @@ func (g *Group) sendRequest(ctx context.Context, r *route, q *request, call uint
 	case q.peer:
 		return g.postTo(ctx, q.to, p)
 	}
-	return g.post(ctx, p)
+	return g.post(ctx, &p)
 }
 
 // end forgets the query.

@@ -67,7 +67,7 @@ func (r *Route) SendBytes(ctx context.Context, code Code, payload []byte) error 
 	}
 	buf.b = append(buf.b, payload...)
 	p.body = buf.b
-	return g.fail("send", g.post(ctx, p))
+	return g.fail("send", g.post(ctx, &p))
 }
 
 // SendTo sends values under a code to one member of the group. Messages from one member to another arrive in the order
@@ -104,7 +104,7 @@ func (g *Group) SendBytes(ctx context.Context, f Flavour, code Code, payload []b
 	if err := g.sendable(code, f); err != nil {
 		return g.fail("send", err)
 	}
-	return g.fail("send", g.post(ctx, parcel{flavour: f, code: code, body: payload}))
+	return g.fail("send", g.post(ctx, &parcel{flavour: f, code: code, body: payload}))
 }
 
 // SendBytesTo is SendTo of bytes as they are.
@@ -131,7 +131,7 @@ func cast(ctx context.Context, r route, code Code, args []any) error {
 		return g.fail("send", err)
 	}
 	p.body = buf.b
-	return g.fail("send", g.post(ctx, p))
+	return g.fail("send", g.post(ctx, &p))
 }
 
 // begin puts what stands in front of a multicast's values into buf.

@@ -71,7 +71,7 @@ func (p *ServicePort) Send(ctx context.Context, f Flavour, payload []byte) error
 	if err := g.sendable(0, f); err != nil {
 		return g.fail("send", err)
 	}
-	return g.fail("send", g.post(ctx, parcel{flavour: f, code: p.code, body: payload}))
+	return g.fail("send", g.post(ctx, &parcel{flavour: f, code: p.code, body: payload}))
 }
 
 // InHandler tells whether ctx is the context of a handler of the group, or follows from one: what waits for the group

@@ -122,7 +122,7 @@ func (g *Group) wrap(p *parcel, buf *buffer, kind byte) (host.Head, []byte) {
 }
 
 // post multicasts a message.
-func (g *Group) post(ctx context.Context, p parcel) error {
+func (g *Group) post(ctx context.Context, p *parcel) error {
 	head, body := headOf(p.code, p.flags, p.more), p.body
 	if head.Len()+len(body) > g.sys.config.MaxMessage {
 		return ErrTooLarge // whatever compression would make of it
@@ -130,7 +130,7 @@ func (g *Group) post(ctx context.Context, p parcel) error {
 	if g.secret != nil || len(body) >= compressMin {
 		buf := g.sys.newBuffer()
 		defer buf.free()
-		head, body = g.wrap(&p, buf, sealedCast)
+		head, body = g.wrap(p, buf, sealedCast)
 	}
 	if err := g.pace(ctx, head.Len()+len(body)); err != nil {
 		return err

@@ -136,7 +136,7 @@ func sendTyped(
 		return g.fail("send", err)
 	}
 	p.body = buf.b
-	return g.fail("send", g.post(ctx, p))
+	return g.fail("send", g.post(ctx, &p))
 }
 
 // binder makes something ready when the types are known for good.

@@ -11,13 +11,15 @@ const (
 	cmdCall                        // call
 )
 
-// command is one slot's content. buf keeps its memory from lap to lap.
+// command is one slot's content. It keeps room from lap to lap.
 type command struct {
 	kind  commandKind
+	lent  bool // buf is the stager's
 	eaten eaten
 	group *Group
 	call  *call
 	buf   []byte
+	room  []byte // memory of the slot's own for a batch
 }
 
 // inbox is a bounded queue of commands with many producers and one consumer, the engine's owner. Unlike ring.MPSC the
@@ -37,7 +39,7 @@ type inbox struct {
 type inboxSlot struct {
 	published atomic.Uint64
 	command   command
-	_         [32]byte
+	_         [16]byte
 }
 
 // slotBytes is the room for messages that every slot begins with; a longer batch makes its slot larger, once.
@@ -48,7 +50,7 @@ func newInbox(n int) *inbox {
 	q := &inbox{slots: make([]inboxSlot, n), mask: uint64(n - 1)}
 	room := make([]byte, n*slotBytes)
 	for i := range q.slots {
-		q.slots[i].command.buf = room[i*slotBytes : i*slotBytes : (i+1)*slotBytes]
+		q.slots[i].command.room = room[i*slotBytes : i*slotBytes : (i+1)*slotBytes]
 	}
 	return q
 }

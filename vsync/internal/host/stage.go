@@ -24,13 +24,17 @@ const (
 // senders' processor to the owner's are full. The newest batch is open: messages of the same group join it until the
 // owner takes it, or until something else is behind it in the inbox, which they must not overtake.
 type stager struct {
-	mu   sync.Mutex // senders only try it; the owner, who takes it once for each batch, waits
-	open *command   // the newest batch, nil when it cannot grow
-	at   uint64     // its position in the inbox
-	n    int        // its messages
-	_    [96]byte
-	out  atomic.Int32 // batches in the inbox
-	_    [124]byte
+	mu     sync.Mutex // senders only try it; the owner, who takes it once for each batch, waits
+	newest *command   // nil when it cannot grow
+	at     uint64     // its position in the inbox
+	n      int        // its messages
+
+	// Memory for batches, the last used on top: as few lines as possible are to be known to both processors.
+	spare [][]byte
+	used  []byte // the owner's: goes back with the next batch
+	_     [48]byte
+	out   atomic.Int32 // batches in the inbox
+	_     [124]byte
 }
 
 // stage leaves a message in the inbox for the engine's owner.
@@ -46,10 +50,13 @@ func (g *Group) stage(f core.Flavour, head Head, body []byte) engine.Result {
 	if s == nil {
 		return engine.NotMember
 	}
-	c := &s.command
-	c.kind, c.group = cmdSubmit, g
-	c.buf = appendStaged(c.buf[:0], f, head, body)
-	h.stager.publish(h.inbox, s, at)
+	s.command.kind, s.command.group = cmdSubmit, g
+	if !h.stager.open(h.inbox, s, at, f, head, body) {
+		c := &s.command
+		c.room = appendStaged(c.room[:0], f, head, body)
+		c.buf = c.room
+		h.inbox.publish(s, at)
+	}
 	if h.streams.on.Load() {
 		h.streams.kick()
 	} else {
@@ -77,7 +84,7 @@ func (b *stager) join(g *Group, f core.Flavour, head Head, body []byte) bool {
 	if !b.mu.TryLock() {
 		return false
 	}
-	c := b.open
+	c := b.newest
 	ok := c != nil && c.group == g && len(c.buf)+stagedHead+head.Len()+len(body) <= batchBytes &&
 		b.n < batchMost && g.host.inbox.tail.Load() == b.at+1
 	if ok {
@@ -88,26 +95,44 @@ func (b *stager) join(g *Group, f core.Flavour, head Head, body []byte) bool {
 	return ok
 }
 
-// publish shows the owner a new batch, which is open from now on when nobody is busy with another one.
-func (b *stager) publish(q *inbox, s *inboxSlot, at uint64) {
+// open shows the owner a new batch that others may join. False means that somebody else is busy with one.
+func (b *stager) open(q *inbox, s *inboxSlot, at uint64, f core.Flavour, head Head, body []byte) bool {
 	b.out.Add(1)
 	if !b.mu.TryLock() {
-		q.publish(s, at)
-		return
+		return false
 	}
-	b.open, b.at, b.n = &s.command, at, 1
+	c := &s.command
+	if n := len(b.spare); n > 0 {
+		c.buf, b.spare = b.spare[n-1], b.spare[:n-1]
+	} else {
+		c.buf = make([]byte, 0, batchBytes)
+	}
+	c.buf, c.lent = appendStaged(c.buf, f, head, body), true
+	b.newest, b.at, b.n = c, at, 1
 	q.publish(s, at)
 	b.mu.Unlock()
+	return true
 }
 
 // take closes a batch that the owner is about to carry out. Owner only.
 func (b *stager) take(c *command) {
 	b.mu.Lock()
-	if b.open == c {
-		b.open = nil
+	if b.newest == c {
+		b.newest = nil
+	}
+	if b.used != nil {
+		b.spare, b.used = append(b.spare, b.used[:0]), nil
 	}
 	b.mu.Unlock()
 	b.out.Add(-1)
+}
+
+// done takes back the memory of a batch that was carried out. Owner only.
+func (b *stager) done(c *command) {
+	if c.lent {
+		b.used, c.lent = c.buf, false
+	}
+	c.buf = nil
 }
 
 // appendStaged appends a message of at most stageMax bytes.
@@ -127,6 +152,7 @@ func nextStaged(b []byte) (f core.Flavour, msg, rest []byte) {
 // no room waits in the backlog, which the inbox bounds: senders look at the room before they stage. Owner only.
 func (g *Group) submitStaged(now clock.Time, c *command) {
 	g.host.stager.take(c)
+	defer g.host.stager.done(c)
 	rest := c.buf
 	if !g.full {
 		if g.life.Load() != groupActive {

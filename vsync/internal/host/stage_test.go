@@ -60,7 +60,7 @@ func TestStagedMessagesShareBatches(t *testing.T) {
 		t.Errorf("batches of %v messages", got)
 	}
 	h.takeIn(h.clock.Now())
-	if n := h.stager.out.Load(); n != 0 || h.stager.open != nil {
+	if n := h.stager.out.Load(); n != 0 || h.stager.newest != nil {
 		t.Errorf("%d batches are counted when all are taken", n)
 	}
 	stage(a, 1, 10) // a batch that was taken takes no more

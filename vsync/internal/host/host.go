@@ -151,8 +151,8 @@ type Host struct {
 	_          [64]byte
 	stager     stager
 
-	receiver uint64      // number of the receiver's goroutine; the receiver's own
-	inline   []*executor // likewise
+	receiver atomic.Uint64 // number of the receiver's goroutine
+	inline   []*executor   // the receiver's own
 	own      ownerState
 	tuning   autotuner
 	batch    atomic.Int64 // packets that the receiver takes from the transport at once

@@ -46,7 +46,7 @@ func TestInlineHandlersRunOneAtATimeInOrder(t *testing.T) {
 		if who, n := v>>32, v&0xffffffff; n != next[who] {
 			t.Errorf("sender %d: message %d, want %d", who, n, next[who])
 		}
-		if next[v>>32]++; goroutineNumber() == r.host.receiver {
+		if next[v>>32]++; goroutineNumber() == r.host.receiver.Load() {
 			inline.Add(1)
 		}
 		switch got++; got {

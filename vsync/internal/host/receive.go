@@ -31,7 +31,7 @@ func (h *Host) receive() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 	}
-	h.receiver = goroutineNumber()
+	h.receiver.Store(goroutineNumber())
 	batch := h.receiveBatch()
 	s := newSpinner(h.cfg.Waiting)
 	for !h.stopping.Load() {
@@ -115,7 +115,7 @@ func (h *Host) turn(packets []dataplane.Packet) {
 	woke = h.letGoAndLook() || woke
 	for i, x := range inline {
 		inline[i] = nil
-		x.runInline(h.receiver)
+		x.runInline(h.receiver.Load())
 	}
 	h.inline = inline[:0]
 	if woke {

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"context"
 	"encoding/binary"
 	"runtime"
 	"sync"
@@ -34,7 +35,8 @@ type stager struct {
 	used  []byte // the owner's: goes back with the next batch
 	_     [48]byte
 	out   atomic.Int32 // batches in the inbox
-	_     [124]byte
+	room  room         // shut while there are too many
+	_     [64]byte
 }
 
 // stage leaves a message in the inbox for the engine's owner.
@@ -65,16 +67,25 @@ func (g *Group) stage(f core.Flavour, head Head, body []byte) engine.Result {
 	return engine.Accepted
 }
 
-// awaitBatches waits while too many batches are in the inbox, as reserve does. False means that the host has ended.
+// awaitBatches waits while too many batches are in the inbox. False means that the host has ended.
 func (h *Host) awaitBatches() bool {
-	for h.stager.out.Load() >= batchesMax {
+	b := &h.stager
+	for b.out.Load() >= batchesMax {
 		select {
 		case <-h.dead:
 			return false
 		default:
 		}
+		b.room.close()
 		h.kick()
-		runtime.Gosched()
+		switch {
+		case b.out.Load() <= batchesMax/2: // Dekker with take
+			b.room.open()
+		case h.receiver.Load() == goroutineNumber():
+			runtime.Gosched() // an inline handler: if it slept, nobody might be left to drain the inbox
+		default:
+			_ = b.room.wait(context.Background(), h.dead) // nothing to end it for: whoever owns the engine drains the inbox
+		}
 	}
 	return true
 }
@@ -124,7 +135,9 @@ func (b *stager) take(c *command) {
 		b.spare, b.used = append(b.spare, b.used[:0]), nil
 	}
 	b.mu.Unlock()
-	b.out.Add(-1)
+	if b.out.Add(-1) <= batchesMax/2 && b.room.shut.Load() {
+		b.room.open()
+	}
 }
 
 // done takes back the memory of a batch that was carried out. Owner only.

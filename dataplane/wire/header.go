@@ -36,7 +36,6 @@ import (
 const (
 	HeaderLen   = 40
 	KindOffset  = 2
-	FlagsOffset = 3
 	CRCOffset   = 4
 	GroupOffset = 12
 	magic       = 'K'

@@ -337,12 +337,12 @@ func (g *group) Held(r core.Rank, q, by core.Seq) bool { return g.safe.Held(r, q
 
 // Flags returns a packet's flags.
 func (g *group) Flags(r core.Rank, q core.Seq) uint8 {
-	f := g.st.Held(r, q)
-	if f.IsZero() {
+	flags, ok := g.st.Flags(r, q)
+	if !ok {
 		invariant.Check(canary.Enabled, "engine: flags of a packet that is not held: rank %d seq %d", r, q)
 		return pdu.Flags(core.FIFO) | pdu.FlagCause
 	}
-	return g.e.box.Arena().Bytes(f)[wire.FlagsOffset]
+	return flags
 }
 
 // Payload returns a packet's payload.

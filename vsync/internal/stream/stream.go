@@ -143,6 +143,12 @@ func (s *Stream) Broadcast(f frame.Frame) { s.transmit(f) }
 // Held returns the frame of a packet, which stays the stream's; the zero frame when it is not held.
 func (s *Stream) Held(r core.Rank, q core.Seq) frame.Frame { return s.in[r].held.get(q) }
 
+// Flags returns the flags of a packet that is held; false when it is not.
+func (s *Stream) Flags(r core.Rank, q core.Seq) (flags uint8, ok bool) {
+	x := s.in[r].held.slot(q)
+	return x.flags, !x.frame.IsZero()
+}
+
 // HeldBy returns how many members hold my stream up to q, this one included.
 func (s *Stream) HeldBy(q core.Seq) int {
 	n := 1
@@ -179,7 +185,7 @@ func (s *Stream) Number(f frame.Frame, flags uint8) core.Seq {
 		Rank: uint32(s.cfg.Self), Aux: uint32(q - s.stableTo),
 	})
 	own := &s.in[s.cfg.Self]
-	own.held.put(q, f)
+	own.held.put(q, f, flags)
 	own.receivedTo, own.knownTo = q, q
 	return q
 }
@@ -268,7 +274,7 @@ func (s *Stream) OnData(now clock.Time, h *wire.Header, f frame.Frame) Advance {
 		s.refuse(f, &s.Count.Ahead, false)
 		return Advance{}
 	}
-	in.held.put(q, f)
+	in.held.put(q, f, h.Flags)
 	in.knownTo = max(in.knownTo, q)
 	s.Count.Received++
 	if s.frozen {

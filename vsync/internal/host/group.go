@@ -59,7 +59,7 @@ type Group struct {
 
 	handle  engine.Handle // the owner's
 	full    bool          // the owner's: the backlog must go first
-	backlog []byte        // the owner's: messages that were taken out of the inbox while there was no room
+	backlog []leftover    // the owner's: messages that were taken out of the inbox while there was no room
 
 	ready   chan struct{}         // closed when the handlers of the first view have returned
 	ending  chan struct{}         // closed when the group has ended for the engine
@@ -177,8 +177,8 @@ func (g *Group) Err() error {
 func (g *Group) end(err error) {
 	g.endOnce.Do(func() {
 		g.endErr = err
+		close(g.ending) // whoever sees that the group has ended must find the reason
 		g.life.Store(groupEnded)
-		close(g.ending)
 		g.room.open()
 		g.peerRoom.open()
 		g.backlog = nil
@@ -192,8 +192,8 @@ func (g *Group) end(err error) {
 func (g *Group) abandon() {
 	g.endOnce.Do(func() {
 		g.endErr = ErrEnded
-		g.life.Store(groupEnded)
 		close(g.ending)
+		g.life.Store(groupEnded)
 		last := engine.Delivery{Kind: engine.DeliverEnd, Err: ErrEnded}
 		for _, q := range []*queue{g.casts, g.peers} {
 			q.push(&last)

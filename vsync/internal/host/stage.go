@@ -1,9 +1,11 @@
 package host
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -32,7 +34,7 @@ type stager struct {
 
 	// Memory for batches, the last used on top: as few lines as possible are to be known to both processors.
 	spare [][]byte
-	used  []byte // the owner's: goes back with the next batch
+	used  [][]byte // the owner's: goes back with the next batch
 	_     [48]byte
 	out   atomic.Int32 // batches in the inbox
 	room  room         // shut while there are too many
@@ -84,7 +86,7 @@ func (h *Host) awaitBatches() bool {
 		case h.receiver.Load() == goroutineNumber():
 			runtime.Gosched() // an inline handler: if it slept, nobody might be left to drain the inbox
 		default:
-			_ = b.room.wait(context.Background(), h.dead) // nothing to end it for: whoever owns the engine drains the inbox
+			_ = b.room.wait(context.Background(), h.dead) // not for long: whoever owns the engine drains the inbox
 		}
 	}
 	return true
@@ -116,7 +118,7 @@ func (b *stager) open(q *inbox, s *inboxSlot, at uint64, f core.Flavour, head He
 	if n := len(b.spare); n > 0 {
 		c.buf, b.spare = b.spare[n-1], b.spare[:n-1]
 	} else {
-		c.buf = make([]byte, 0, batchBytes)
+		c.buf = make([]byte, 0, batchBytes+headMax) // a head is written as a whole register
 	}
 	c.buf, c.lent = appendStaged(c.buf, f, head, body), true
 	b.newest, b.at, b.n = c, at, 1
@@ -131,21 +133,20 @@ func (b *stager) take(c *command) {
 	if b.newest == c {
 		b.newest = nil
 	}
-	if b.used != nil {
-		b.spare, b.used = append(b.spare, b.used[:0]), nil
-	}
+	b.spare = append(b.spare, b.used...)
 	b.mu.Unlock()
+	clear(b.used)
+	b.used = b.used[:0]
 	if b.out.Add(-1) <= batchesMax/2 && b.room.shut.Load() {
 		b.room.open()
 	}
 }
 
-// done takes back the memory of a batch that was carried out. Owner only.
-func (b *stager) done(c *command) {
-	if c.lent {
-		b.used, c.lent = c.buf, false
+// giveBack takes back a batch's memory. Owner only.
+func (b *stager) giveBack(lent []byte) {
+	if lent != nil {
+		b.used = append(b.used, lent[:0])
 	}
-	c.buf = nil
 }
 
 // appendStaged appends a message of at most stageMax bytes.
@@ -161,33 +162,54 @@ func nextStaged(b []byte) (f core.Flavour, msg, rest []byte) {
 	return core.Flavour(b[0]), b[stagedHead:end], b[end:]
 }
 
+// leftover is what a batch had left when its group had no room for more.
+type leftover struct {
+	rest []byte
+	lent []byte // the stager's memory in which rest is; nil for memory of its own
+}
+
 // submitStaged passes the engine the messages of a batch. Their senders were told that they are accepted, so what finds
 // no room waits in the backlog, which the inbox bounds: senders look at the room before they stage. Owner only.
 func (g *Group) submitStaged(now clock.Time, c *command) {
 	g.host.stager.take(c)
-	defer g.host.stager.done(c)
-	rest := c.buf
-	if !g.full {
-		if g.life.Load() != groupActive {
-			return // the group ended before they were sent
-		}
-		rest = g.submitBatch(now, rest)
+	left := leftover{rest: c.buf}
+	if c.lent {
+		left.lent = c.buf
 	}
-	if len(rest) > 0 {
-		g.full = true
-		g.room.close()
-		g.backlog = append(g.backlog, rest...)
+	c.buf, c.lent = nil, false
+	switch {
+	case g.full:
+	case g.life.Load() != groupActive:
+		left.rest = nil // the group ended before they were sent
+	default:
+		left.rest = g.submitBatch(now, left.rest)
 	}
+	if len(left.rest) == 0 {
+		g.host.stager.giveBack(left.lent)
+		return
+	}
+	g.full = true
+	g.room.close()
+	if left.lent == nil {
+		left.rest = bytes.Clone(left.rest)
+	}
+	g.backlog = append(g.backlog, left)
 }
 
 // resubmit passes the engine the backlog, and lets senders go on when all of it is taken. Owner only.
 func (g *Group) resubmit(now clock.Time) {
-	rest := g.submitBatch(now, g.backlog)
-	g.backlog = g.backlog[:copy(g.backlog, rest)]
-	if len(rest) == 0 {
-		g.full = false
-		g.room.open()
+	for i := range g.backlog {
+		left := &g.backlog[i]
+		if left.rest = g.submitBatch(now, left.rest); len(left.rest) > 0 {
+			g.backlog = slices.Delete(g.backlog, 0, i)
+			return
+		}
+		g.host.stager.giveBack(left.lent)
 	}
+	clear(g.backlog)
+	g.backlog = g.backlog[:0]
+	g.full = false
+	g.room.open()
 }
 
 // submitBatch passes the engine messages until it has no room, and returns the others. Owner only.

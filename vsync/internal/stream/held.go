@@ -9,8 +9,8 @@ import (
 // frames. It grows to the span of what it holds and never shrinks: the span is bounded by the windows.
 type held struct {
 	slots []heldSlot // power of two, index seq&mask
-	base  core.Seq      // all numbers up to base are gone
-	top   core.Seq      // highest number held so far, at least base
+	base  core.Seq   // all numbers up to base are gone
+	top   core.Seq   // highest number held so far, at least base
 }
 
 // heldSlot is a packet and its flags, which are asked for several times: here they are found without its frame.

@@ -233,6 +233,7 @@ func New(cfg Config) (*Host, error) {
 		dead:      make(chan struct{}),
 		done:      make(chan struct{}),
 	}
+	h.stager.inbox = h.inbox
 	h.own.batch = make([]dataplane.Packet, rxSlots)
 	h.own.flushes = make(map[uint64]*flushWait)
 	h.own.rooms = make(map[uint64]*room)

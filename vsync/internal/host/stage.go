@@ -27,6 +27,7 @@ const (
 // senders' processor to the owner's are full. The newest batch is open: messages of the same group join it until the
 // owner takes it, or until something else is behind it in the inbox, which they must not overtake.
 type stager struct {
+	inbox  *inbox
 	mu     sync.Mutex // senders only try it; the owner, who takes it once for each batch, waits
 	newest *command   // nil when it cannot grow
 	at     uint64     // its position in the inbox
@@ -35,7 +36,7 @@ type stager struct {
 	// Memory for batches, the last used on top: as few lines as possible are to be known to both processors.
 	spare [][]byte
 	used  [][]byte // the owner's: goes back with the next batch
-	_     [48]byte
+	_     [40]byte
 	out   atomic.Int32 // batches in the inbox
 	room  room         // shut while there are too many
 	_     [64]byte
@@ -55,7 +56,7 @@ func (g *Group) stage(f core.Flavour, head Head, body []byte) engine.Result {
 		return engine.NotMember
 	}
 	s.command.kind, s.command.group = cmdSubmit, g
-	if !h.stager.open(h.inbox, s, at, f, head, body) {
+	if !h.stager.open(s, at, f, head, body) {
 		c := &s.command
 		c.room = appendStaged(c.room[:0], f, head, body)
 		c.buf = c.room
@@ -99,7 +100,7 @@ func (b *stager) join(g *Group, f core.Flavour, head Head, body []byte) bool {
 	}
 	c := b.newest
 	ok := c != nil && c.group == g && len(c.buf)+stagedHead+head.Len()+len(body) <= batchBytes &&
-		b.n < batchMost && g.host.inbox.tail.Load() == b.at+1
+		b.n < batchMost && b.inbox.tail.Load() == b.at+1
 	if ok {
 		c.buf = appendStaged(c.buf, f, head, body)
 		b.n++
@@ -109,7 +110,7 @@ func (b *stager) join(g *Group, f core.Flavour, head Head, body []byte) bool {
 }
 
 // open shows the owner a new batch that others may join. False means that somebody else is busy with one.
-func (b *stager) open(q *inbox, s *inboxSlot, at uint64, f core.Flavour, head Head, body []byte) bool {
+func (b *stager) open(s *inboxSlot, at uint64, f core.Flavour, head Head, body []byte) bool {
 	b.out.Add(1)
 	if !b.mu.TryLock() {
 		return false
@@ -122,7 +123,7 @@ func (b *stager) open(q *inbox, s *inboxSlot, at uint64, f core.Flavour, head He
 	}
 	c.buf, c.lent = appendStaged(c.buf, f, head, body), true
 	b.newest, b.at, b.n = c, at, 1
-	q.publish(s, at)
+	b.inbox.publish(s, at)
 	b.mu.Unlock()
 	return true
 }

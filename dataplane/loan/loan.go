@@ -10,10 +10,15 @@ import (
 )
 
 // Limits of lending, as powers of two: bytes of the smallest and of the largest piece of memory that is lent again.
+// Each has some more: messages are often a power of two and a head.
 const (
 	least = 7
 	most  = 20
+	more  = 128
 )
+
+// size returns the bytes of a class's pieces.
+func size(class int) int { return 1<<(least+class) + more }
 
 // Loan is memory with a message that is being put together, or is whole. It belongs to one owner at a time, who may
 // Return it when nobody reads its bytes any more, and may as well keep it for good.
@@ -47,7 +52,7 @@ func (l *Loan) Return() {
 	l.lender.take(l)
 }
 
-// Lender keeps memory that was returned, by size: class c has at least 1<<(least+c) bytes. The zero value is ready. One
+// Lender keeps memory that was returned, by size: class c has size(c) bytes. The zero value is ready. One
 // goroutine at a time lends; any may return. What is kept, 8 MiB at most, is out of the garbage collector's reach, or
 // else a collection would make the next messages allocate, and those the next collection.
 type Lender struct {
@@ -62,16 +67,16 @@ const (
 	returnedMax = 4096
 )
 
-// Lend returns memory for a message of n bytes. Up to 1 MiB there is room for all of it; beyond that it grows with what
-// is added: whatever a packet claims, it costs no more before the bytes are there.
+// Lend returns memory for a message of n bytes. Up to size(most-least), 1 MiB, there is room for all of it; beyond that
+// it grows with what is added: whatever a packet claims, it costs no more before the bytes are there.
 func (l *Lender) Lend(n int) *Loan {
 	class := 0
-	if n > 1<<least {
-		class = min(bits.Len(uint(n-1))-least, len(l.classes)-1)
+	if n > size(0) {
+		class = min(bits.Len(uint(n-more-1))-least, len(l.classes)-1)
 	}
 	loan := l.pop(class)
 	if loan == nil {
-		loan = &Loan{bytes: make([]byte, 0, 1<<(least+class)), lender: l}
+		loan = &Loan{bytes: make([]byte, 0, size(class)), lender: l}
 	}
 	loan.whole = n
 	return loan
@@ -92,7 +97,7 @@ func (l *Lender) pop(class int) *Loan {
 	}
 	if l.kept.Load() > keptMax/2 { // of sizes that are not in demand
 		for c, list := range l.classes {
-			l.kept.Add(-int64(len(list)) << (least + c))
+			l.kept.Add(-int64(len(list) * size(c)))
 			clear(list)
 			l.classes[c] = list[:0]
 		}
@@ -110,7 +115,7 @@ func (l *Lender) sort() {
 		if !ok {
 			return
 		}
-		c := bits.Len(uint(cap(loan.bytes))) - 1 - least
+		c := bits.Len(uint(cap(loan.bytes)-more)) - 1 - least
 		l.classes[c] = append(l.classes[c], loan)
 	}
 }
@@ -118,7 +123,7 @@ func (l *Lender) sort() {
 // take keeps returned memory, unless it grew beyond what is lent, or there is enough.
 func (l *Lender) take(loan *Loan) {
 	c := int64(cap(loan.bytes))
-	if c > 1<<most {
+	if c > int64(size(most-least)) {
 		return
 	}
 	loan.bytes = loan.bytes[:0]

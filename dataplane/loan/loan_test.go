@@ -27,7 +27,7 @@ func TestAdd(t *testing.T) {
 		{"last too short", 9, []piece{{5, false}, {3, true}}, false},
 		{"more after the last", 5, []piece{{5, true}, {1, true}}, false},
 		{"of no length", 0, []piece{{0, true}}, false},
-		{"beyond what is lent", 1<<most + 10, []piece{{1 << most, false}, {10, true}}, true},
+		{"beyond what is lent", 1<<most + more + 10, []piece{{1<<most + more, false}, {10, true}}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var l Lender
@@ -50,7 +50,7 @@ func TestAdd(t *testing.T) {
 // Memory that was returned is lent again, whatever its size, without allocating.
 func TestLentAgain(t *testing.T) {
 	var l Lender
-	for _, n := range []int{1, 1 << least, 1<<least + 1, 70_000, 1 << most} {
+	for _, n := range []int{1, 1 << least, size(0), size(0) + 1, 70_000, size(most - least)} {
 		b := make([]byte, n)
 		if a := testing.AllocsPerRun(100, func() {
 			m := l.Lend(n)
@@ -61,6 +61,21 @@ func TestLentAgain(t *testing.T) {
 		}); a != 0 {
 			t.Errorf("%d bytes: %v allocations", n, a)
 		}
+	}
+}
+
+// A message of a power of two does not take twice its memory for its head, nor does any take much more than that.
+func TestMemoryFits(t *testing.T) {
+	var l Lender
+	for n := 1; n <= size(most-least); n += 1 + n/7 {
+		for _, n := range []int{n, size(0) + 1, 1<<13 + 7, 1<<13 + more, 1<<13 + more + 1} {
+			if c := cap(l.Lend(n).bytes); c < n || c > max(2*n, size(0)) {
+				t.Errorf("%d bytes get %d", n, c)
+			}
+		}
+	}
+	if c := cap(l.Lend(1<<13 + 7).bytes); c > 1<<13+more {
+		t.Errorf("8 KiB and a head get %d bytes", c)
 	}
 }
 

@@ -160,7 +160,8 @@ func printResult(w io.Writer, r *perf.Result, asJSON bool) error {
 		fmt.Fprintf(t, "removal of the victim\t%.1f ms\n", r.Removal)
 	}
 	if f := r.Floor; f != nil && f.RTTBlock.Count > 0 {
-		fmt.Fprintf(t, "raw UDP round trip, p50\t%.1f µs asleep\t%.1f µs polling\n", f.RTTBlock.P50, f.RTTSpin.P50)
+		fmt.Fprintf(t, "raw UDP round trip, p50\t%.1f µs asleep (%.1f after a rest)\t%.1f µs polling\n", f.RTTBlock.P50,
+			f.RTTRested.P50, f.RTTSpin.P50)
 		fmt.Fprintf(t, "raw multicast\t%.0f msgs/s of 64 bytes\t%.0f MB/s in datagrams of 1400\n",
 			f.Multicast64.Messages, f.MulticastBig.Megabytes)
 	}

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -74,11 +75,14 @@ func TestInboxKeepsEachProducersOrder(t *testing.T) {
 	for who := range producers {
 		wg.Go(func() {
 			for n := 0; n < each; {
-				if s, at := q.reserve(); s != nil {
-					s.command.kind, s.command.eaten.packets = commandKind(who), n
-					q.publish(s, at)
-					n++
+				s, at := q.reserve()
+				if s == nil {
+					runtime.Gosched()
+					continue
 				}
+				s.command.kind, s.command.eaten.packets = commandKind(who), n
+				q.publish(s, at)
+				n++
 			}
 		})
 	}
@@ -86,6 +90,7 @@ func TestInboxKeepsEachProducersOrder(t *testing.T) {
 	for got := 0; got < producers*each; {
 		c := q.peek()
 		if c == nil {
+			runtime.Gosched()
 			continue
 		}
 		if c.eaten.packets != next[c.kind] {

@@ -19,12 +19,12 @@ type command struct {
 	group *Group
 	call  *call
 	buf   []byte
-	room  []byte // memory of the slot's own for a batch
+	room  []byte // memory of the slot's own, for a message that shares no batch
 }
 
 // inbox is a bounded queue of commands with many producers and one consumer, the engine's owner. Unlike ring.MPSC the
-// commands stay in place: a producer copies its message into the slot's own buffer and the owner submits it from there,
-// so that nothing is allocated and no message is copied twice.
+// commands stay in place: producers copy messages into memory that a command holds, see stager, and the owner submits
+// them from there, so that nothing is allocated and no message is copied twice.
 type inbox struct {
 	slots []inboxSlot
 	mask  uint64
@@ -42,7 +42,8 @@ type inboxSlot struct {
 	_         [16]byte
 }
 
-// slotBytes is the room for messages that every slot begins with; a longer batch makes its slot larger, once.
+// slotBytes is the room that every slot begins with for a message that shares no batch; a longer one makes its slot
+// larger, once.
 const slotBytes = 256
 
 // newInbox returns an inbox of n slots, a power of two.

@@ -134,7 +134,7 @@ func (b *stager) take(c *command) {
 	if b.newest == c {
 		b.newest = nil
 	}
-	b.spare = append(b.spare, b.used...)
+	b.spare = append(b.spare, b.used[:min(len(b.used), batchesMax-len(b.spare))]...) // the others are garbage
 	b.mu.Unlock()
 	clear(b.used)
 	b.used = b.used[:0]
@@ -179,10 +179,9 @@ func (g *Group) submitStaged(now clock.Time, c *command) {
 	}
 	c.buf, c.lent = nil, false
 	switch {
-	case g.full:
 	case g.life.Load() != groupActive:
 		left.rest = nil // the group ended before they were sent
-	default:
+	case !g.full:
 		left.rest = g.submitBatch(now, left.rest)
 	}
 	if len(left.rest) == 0 {

@@ -95,6 +95,44 @@ func TestStagedMessagesWaitForRoom(t *testing.T) {
 	r.close()
 }
 
+// A sender sleeps while the most batches wait, and goes on when the owner has taken them.
+func TestSendersSleepWhenTooManyBatchesWait(t *testing.T) {
+	const count = 2*batchesMax*batchMost + 1
+	next, all := uint64(0), make(chan struct{})
+	r := newRig(t, nil)
+	g := r.join("g", &fakeApp{cast: func(_ context.Context, msg []byte) {
+		if n := binary.LittleEndian.Uint64(msg); n != next {
+			t.Errorf("message %d, want %d", n, next)
+		}
+		if next++; next == count {
+			close(all)
+		}
+	}})
+	b := &r.host.stager
+	for !r.host.tryOwn() {
+		runtime.Gosched()
+	}
+	go func() {
+		for n := range uint64(count) {
+			g.stage(0, Head{}, number(n))
+		}
+	}()
+	for asleep := false; !asleep; runtime.Gosched() {
+		b.room.mu.Lock()
+		asleep = len(b.room.waiting) == 1
+		b.room.mu.Unlock()
+	}
+	if n := b.out.Load(); n != batchesMax {
+		t.Errorf("%d batches wait when a sender sleeps, want %d", n, batchesMax)
+	}
+	r.host.finish(r.host.begin())
+	<-all
+	r.close()
+	if n := len(b.spare); n > batchesMax {
+		t.Errorf("memory of %d batches is kept", n)
+	}
+}
+
 func TestHead(t *testing.T) {
 	for n := range headMax + 1 {
 		want := []byte("abcdefg")[:n]

@@ -5,11 +5,14 @@ import (
 	"encoding/binary"
 	"runtime"
 	"testing"
+
+	"github.com/khamsin-io/khamsin/dataplane/clock"
 )
 
+// The clock stands still: however busy the machine is, the sends follow each other at once.
 func TestStreamOfSendsSharesTurns(t *testing.T) {
 	const count = 50000
-	r := newRig(t, nil)
+	r := newRig(t, func(c *Config, _ *fakeEngine, _ *fakeTransport) { c.Clock = new(clock.Manual) })
 	next, all := uint64(0), make(chan struct{})
 	g := r.join("g", &fakeApp{cast: func(_ context.Context, msg []byte) {
 		if n := binary.LittleEndian.Uint64(msg); n != next {

@@ -41,7 +41,8 @@ type Network struct {
 	//
 	// A system is founded when processes on a majority of the hosts agree who founds it, so that a minority that is cut
 	// off founds none. Until then Start waits, for OracleLost at most; FastStart founds without asking. All processes
-	// of a system need the same list, with the same names. Several names or ports of one address are one host.
+	// of a system need the same list, with the same names. Several names or ports of one address are one host. Each
+	// process is on the host with the address it talks from, or on the first one with another address of its machine.
 	Hosts []string
 
 	// ChannelLow and ChannelHigh bound the channels, whose addresses are 239.0.0.0 plus their numbers, and MaxChannels
@@ -245,8 +246,8 @@ func (c *Config) seeds(local dataplane.Endpoint) ([]dataplane.Endpoint, error) {
 	return seeds, nil
 }
 
-// settleEligible notes the hosts that are listed, each of them once, and which of them this process is on. One that is
-// on none of them is not eligible.
+// settleEligible notes the hosts that are listed, each of them once, and which of them this process is on: the one with
+// the address it talks from, or else one with another address of this machine. Who is on none is not eligible.
 func (c *Config) settleEligible(local dataplane.Endpoint) error {
 	c.listed, c.host = nil, ""
 	if len(c.Network.Hosts) == 0 || !c.Eligible {
@@ -276,7 +277,7 @@ func (c *Config) settleEligible(local dataplane.Endpoint) error {
 			continue // another port, or another name
 		}
 		c.listed, known = append(c.listed, name), append(known, addr)
-		if err == nil && c.host == "" && slices.Contains(here, addr) {
+		if err == nil && (addr == here[0] || c.host == "" && slices.Contains(here, addr)) {
 			c.host = name
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/khamsin-io/khamsin/dataplane"
 )
 
 // networks are the ways to be a system on one host, by the environment.
@@ -222,5 +224,30 @@ func TestInterfaceOfSubnet(t *testing.T) {
 	c.Network.SkipFirst = true
 	if name, err := c.oneInterface(); name != "b0" || err != nil {
 		t.Errorf("the first of two skipped: %q, %v", name, err)
+	}
+}
+
+// A machine that is listed with two addresses is two hosts, each of the processes that talk from its address. Processes
+// that talk from another address of the machine are on the first one that is listed.
+//
+// rows: ORC-07
+func TestHostIsWhereItTalksFrom(t *testing.T) {
+	for _, x := range []struct {
+		from  string
+		hosts []string
+		want  string
+	}{
+		{"127.0.0.1", []string{"127.0.0.2", "127.0.0.1"}, "127.0.0.1"},
+		{"127.0.0.1", []string{"127.0.0.1", "127.0.0.2"}, "127.0.0.1"},
+		{"127.0.0.2", []string{"127.0.0.1", "127.0.0.2"}, "127.0.0.2"},
+		{"127.0.0.3", []string{"192.0.2.1", "127.0.0.1"}, "127.0.0.1"},
+		{"127.0.0.3", []string{"192.0.2.1", "127.0.0.2"}, ""},
+	} {
+		c := DefaultConfig()
+		c.Network.Hosts = x.hosts
+		local := dataplane.EndpointOf(netip.AddrPortFrom(netip.MustParseAddr(x.from), 1))
+		if err := c.settleEligible(local); err != nil || c.host != x.want || c.Eligible != (x.want != "") {
+			t.Errorf("from %s with %v: %q, eligible %v, %v; want %q", x.from, x.hosts, c.host, c.Eligible, err, x.want)
+		}
 	}
 }

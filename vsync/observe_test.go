@@ -193,7 +193,11 @@ func TestStatesAndStats(t *testing.T) {
 		st.Settings.IgnorePartitions {
 		t.Errorf("got %+v", st)
 	}
-	if b := g.Backlog(); b != (Backlog{}) {
+	b := g.Backlog()
+	for end := time.Now().Add(patience); b != (Backlog{}) && time.Now().Before(end); b = g.Backlog() {
+		time.Sleep(time.Millisecond) // all have the messages, but not all handlers have had them
+	}
+	if b != (Backlog{}) {
 		t.Errorf("backlog %+v", b)
 	}
 	if p := blockedBacklog(t, g); p.Queued == 0 {

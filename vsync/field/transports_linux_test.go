@@ -63,6 +63,24 @@ func TestCheckersOverTransports(t *testing.T) {
 	}
 }
 
+// variant is a kind of network over TCP.
+type variant struct {
+	name string
+	vsync.Network
+}
+
+// overTCP is all kinds of networks over TCP.
+var overTCP = []variant{
+	{"tree", vsync.Network{FanOut: fanOut}},
+	{"ring", vsync.Network{FanOut: fanOut, MaxConnections: 6}}, // so few that members are reached by way of others
+	{"direct", vsync.Network{TCPDirect: true}},
+}
+
+func (x variant) change(c *vsync.Config) {
+	x.TCPOnly, x.Hosts = true, c.Network.Hosts
+	c.Network = x.Network
+}
+
 // The same over TCP, whose connections are made on any thread: the whole process is in one namespace.
 //
 // rows: TRN-09
@@ -76,22 +94,11 @@ func TestInsideTCP(t *testing.T) {
 	if os.Getenv(insideMark) == "" {
 		t.Skip("TestCheckersOverTCP runs this in a namespace")
 	}
-	for _, x := range []struct {
-		name    string
-		network vsync.Network
-	}{
-		{"tree", vsync.Network{FanOut: fanOut}},
-		{"ring", vsync.Network{FanOut: fanOut, MaxConnections: 6}}, // so few that members are reached by way of others
-		{"direct", vsync.Network{TCPDirect: true}},
-	} {
+	for _, x := range overTCP {
 		t.Run(x.name, func(t *testing.T) {
-			change := func(c *vsync.Config) {
-				x.network.TCPOnly, x.network.Hosts = true, c.Network.Hosts
-				c.Network = x.network
-			}
-			f := newField(t, 1, newAddresses, change)
+			f := newField(t, 1, newAddresses, x.change)
 			f.run(rounds(t), 5)
-			f.relays(!x.network.TCPDirect)
+			f.relays(!x.TCPDirect)
 		})
 	}
 }

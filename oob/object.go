@@ -118,8 +118,10 @@ func (s *Store) release(c *copied) {
 	case b == nil:
 	case s.closed:
 		b.Free()
-	default: // handlers wait for what the caller has locked, and it takes long for big objects
-		s.all.Go(func() { s.heavy(int64(c.size), func() error { b.Free(); return nil }) })
+	default: // handlers wait for what the caller has locked
+		if end := b.Retire(); end != nil {
+			s.all.Go(func() { s.heavy(int64(c.size), func() error { end(); return nil }) })
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"time"
 
 	"github.com/khamsin-io/khamsin/vsync"
 )
@@ -18,6 +19,7 @@ type settings struct {
 	nice      int
 	unsided   bool
 	spare     int64
+	linger    time.Duration
 	stack     bool
 	inside    func(work func() error) error // of tests: runs it where its member is
 }
@@ -25,9 +27,10 @@ type settings struct {
 // Defaults and bounds.
 const (
 	maxTransfersMax = 256
-	defaultNice     = 5
+	defaultNice     = 10
 	niceMax         = 19
 	defaultSpare    = 48 << 20
+	defaultLinger   = time.Second
 )
 
 // WithMaxTransfers sets how many transfers run at once in the whole group, from 1 to 256. Each uses a multicast address
@@ -58,8 +61,12 @@ func MoreProcs() {
 // together. Files in a directory are never kept.
 func WithSpareMemory(bytes int64) Option { return func(s *settings) { s.spare = bytes } }
 
+// WithSpareTime sets for how long more than that is kept, for objects that take the place of others: one second unless
+// it is set. An object for which nothing fits lets it go before that; zero always does.
+func WithSpareTime(d time.Duration) Option { return func(s *settings) { s.linger = d } }
+
 // WithNice sets by how much the threads that move bytes give way to others, 0 to 19; see setpriority(2). The default is
-// 5.
+// 10.
 func WithNice(n int) Option { return func(s *settings) { s.nice = n } }
 
 // WithoutOneSided lets bytes go by multicast or TCP even where the system's transport could write them from memory to
@@ -75,7 +82,7 @@ func WithoutBypass() Option { return func(s *settings) { s.stack = true } }
 func WithReceiveLoss(share float64) Option { return func(s *settings) { s.loss = share } }
 
 func newSettings(c vsync.Config, opts []Option) (settings, error) {
-	s := settings{transfers: c.MaxTransfers, nice: defaultNice, spare: defaultSpare}
+	s := settings{transfers: c.MaxTransfers, nice: defaultNice, spare: defaultSpare, linger: defaultLinger}
 	for _, o := range opts {
 		o(&s)
 	}
@@ -86,6 +93,8 @@ func newSettings(c vsync.Config, opts []Option) (settings, error) {
 		return s, fmt.Errorf("a loss of %v: want at least 0 and less than 1", s.loss)
 	case s.spare < 0:
 		return s, fmt.Errorf("%d bytes of spare memory", s.spare)
+	case s.linger < 0:
+		return s, fmt.Errorf("spare memory for %v", s.linger)
 	case s.nice < 0 || s.nice > niceMax:
 		return s, fmt.Errorf("a niceness of %d: want 0 to %d", s.nice, niceMax)
 	}

@@ -49,6 +49,7 @@ type session struct {
 	incoming *chain.Incoming // of chainReceive
 	ready    chan struct{}
 	ended    chan struct{} // closed when it writes nothing any more
+	released chan struct{} // closed when it uses nothing any more
 }
 
 // retryAfter is how long a part that failed, for want of a socket for instance, waits before it begins anew.
@@ -118,6 +119,7 @@ func (s *Store) thin(x *session, t *catalog.Transfer) {
 
 func (s *Store) stopSession(key sessionKey, x *session) {
 	delete(s.sessions, key)
+	s.leaving[x] = true
 	x.cancel()
 }
 
@@ -125,7 +127,7 @@ func (s *Store) stopSession(key sessionKey, x *session) {
 func (s *Store) startSession(key sessionKey, t *catalog.Transfer) {
 	x := &session{
 		transfer: *t, targets: slices.Clone(t.Targets), ready: make(chan struct{}),
-		ended: make(chan struct{}), addrs: make(map[vsync.Address]netip.Addr),
+		ended: make(chan struct{}), released: make(chan struct{}), addrs: make(map[vsync.Address]netip.Addr),
 	}
 	x.transfer.Targets, x.transfer.Items = slices.Clone(t.Targets), slices.Clone(t.Items)
 	for _, a := range t.Path {
@@ -218,6 +220,8 @@ func (s *Store) run(key sessionKey, x *session, work func() error) {
 		s.release(c)
 	}
 	x.copies = nil
+	delete(s.leaving, x)
+	close(x.released)
 }
 
 func (x *session) sizes() []uint64 {
@@ -286,6 +290,9 @@ func (s *Store) takeOver(x *session, c *copied) error {
 func (s *Store) room(x *session, it catalog.Item, d catalog.Digest) (*copied, error) {
 	if c := s.begun(x, it); c != nil {
 		return c, nil
+	}
+	if it.Size >= heavyBytes {
+		s.awaitMemory(x)
 	}
 	// Setting memory aside takes long for big objects, and handlers wait for what is locked.
 	b, err := s.pool.Alloc(int64(it.Size))

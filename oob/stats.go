@@ -12,6 +12,7 @@ import (
 type Stats struct {
 	Memory   string `json:"memory"`    // what objects are made of
 	Used     int64  `json:"used"`      // bytes of objects here
+	Reused   uint64 `json:"reused"`    // bytes of objects for which memory of others was there
 	Transfer int    `json:"transfers"` // that run in the group
 
 	SentPackets     uint64 `json:"sent_packets"` // by multicast
@@ -24,6 +25,7 @@ type Stats struct {
 	Single          uint64 `json:"single"`    // of those two, sent to one receiver alone
 	Feedbacks       uint64 `json:"feedbacks"` // sent and received
 	Malformed       uint64 `json:"malformed"` // packets that are none, or not sealed as they must be
+	Stale           uint64 `json:"stale"`     // packets of another transfer, such as one that has just ended
 	Corrupt         uint64 `json:"corrupt"`   // chunks that were not what was registered; they came again
 	LinkSent        uint64 `json:"link_sent"` // bytes by links of chains
 	LinkReceived    uint64 `json:"link_received"`
@@ -44,10 +46,11 @@ func (s *Store) Stats() Stats {
 	transfers := len(s.catalog.Transfers())
 	s.mu.Unlock()
 	return Stats{
-		Memory: s.pool.Kind(), Used: s.pool.Used(), Transfer: transfers,
+		Memory: s.pool.Kind(), Used: s.pool.Used(), Reused: s.pool.Reused(), Transfer: transfers,
 		SentPackets: c.SentPackets.Load(), SentBytes: c.SentBytes.Load(), ReceivedPackets: c.ReceivedPackets.Load(),
 		ReceivedBytes: c.ReceivedBytes.Load(), Moved: c.Moved.Load(), Repaired: c.Repaired.Load(),
 		Parity: c.Parity.Load(), Single: c.Single.Load(), Feedbacks: c.Feedbacks.Load(), Malformed: c.Malformed.Load(),
+		Stale:   c.Stale.Load(),
 		Corrupt: c.Corrupt.Load() + l.Corrupt.Load(), LinkSent: l.SentBytes.Load(),
 		LinkReceived: l.ReceivedBytes.Load(),
 		LinksRefused: l.Refused.Load(), Writes: l.Writes.Load(), WrittenBytes: l.WrittenBytes.Load(),

@@ -55,6 +55,7 @@ type Store struct {
 	requests  map[uint64]*Request
 	lastReq   uint64
 	sessions  map[sessionKey]*session
+	leaving   map[*session]bool // that are stopped, and still use objects
 	graves    graves
 	changed   chan struct{} // closed at each change
 	commands  []catalog.Command
@@ -93,7 +94,8 @@ func Attach(g *vsync.Group, opts ...Option) (*Store, error) {
 		log: sys.Logger().With("group", g.Name()), catalog: catalog.New(settings.transfers),
 		copies: make(map[string]*copied), arriving: make(map[string]*copied), drafts: make(map[string]*register),
 		requests: make(map[uint64]*Request),
-		sessions: make(map[sessionKey]*session), changed: make(chan struct{}), queued: make(chan struct{}, 1),
+		sessions: make(map[sessionKey]*session), leaving: make(map[*session]bool),
+		changed: make(chan struct{}), queued: make(chan struct{}, 1),
 		arrived: make(chan struct{}, 1),
 	}
 	if path.IP.Is6() && itf.Flags&net.FlagLoopback != 0 {
@@ -103,7 +105,7 @@ func Attach(g *vsync.Group, opts ...Option) (*Store, error) {
 	if !settings.stack {
 		s.bypass = sys.Bypass()
 	}
-	if s.pool, err = memory.New(settings.dir, settings.spare); err != nil {
+	if s.pool, err = memory.New(settings.dir, settings.spares()); err != nil {
 		return nil, fmt.Errorf("oob: %w", err)
 	}
 	s.listener, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(path.IP, 0)))

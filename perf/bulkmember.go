@@ -19,7 +19,8 @@ type bulkMember struct {
 	member
 	o     BulkOptions
 	store *oob.Store
-	names []string
+	names []string   // of the objects of this run
+	old   []string   // of those of the runs before, which are not deleted yet
 	heard chan int64 // own ordered messages: when they were delivered
 }
 
@@ -60,11 +61,12 @@ func (m *bulkMember) do(ctx context.Context, o *bulkOrder) (*bulkReport, error) 
 		}
 		return &bulkReport{}, nil
 	case o.Clear:
-		for _, r := range m.store.ReplicateAll(m.names, nil) {
+		for _, r := range m.store.ReplicateAll(m.old, nil) {
 			if err := r.Wait(ctx); err != nil {
 				return nil, err
 			}
 		}
+		m.old = nil
 		return &bulkReport{}, nil
 	case o.Floor:
 		return m.floor()
@@ -126,7 +128,7 @@ func (m *bulkMember) attach(ctx context.Context, o *bulkOrder) (err error) {
 
 // prepare makes objects of random bytes.
 func (m *bulkMember) prepare(ctx context.Context, run int) error {
-	m.names = m.names[:0]
+	m.old, m.names = append(m.old, m.names...), nil
 	rng := rand.NewChaCha8([32]byte{byte(run), byte(run >> 8)})
 	var objects []*oob.Object
 	for i := range m.o.Objects {
@@ -241,12 +243,13 @@ func (m *bulkMember) traffic(ctx context.Context, long time.Duration) (*bulkRepo
 	h := newHistogram()
 	payload := make([]byte, 64)
 	began := m.clock.now()
-	interval := int64(time.Second) / trafficRate
-	for due := began; due < began+int64(long); due += interval {
-		stamp := due // the message before has held this one up
-		if m.clock.now() < due {
-			m.clock.sleepUntil(due)
-			stamp = m.clock.now() // a late timer is no property of what is measured
+	p := &pacer{clock: m.clock, sleeper: newSleeper(), first: began, interval: 1e9 / trafficRate}
+	defer p.close()
+	p.end = began + int64(long)
+	for {
+		_, stamp, ok := p.next()
+		if !ok {
+			break
 		}
 		if err := m.group.SendBytes(ctx, vsync.Ordered, codeData, payload); err != nil {
 			return nil, err

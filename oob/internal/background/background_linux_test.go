@@ -23,8 +23,8 @@ func TestDo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if a.Nice != 7 || strings.TrimSpace(string(name)) != "khamsin-bulk" {
-			t.Errorf("nice %d, thread %q", a.Nice, name)
+		if a.Nice != 7 || a.Policy != unix.SCHED_BATCH || strings.TrimSpace(string(name)) != "khamsin-bulk" {
+			t.Errorf("nice %d, policy %d, thread %q", a.Nice, a.Policy, name)
 		}
 		return fault
 	})

@@ -57,9 +57,9 @@ type Counters struct {
 	Repaired, Parity, Single       atomic.Uint64 // segments sent again, parity segments, those of both to one receiver
 	Probes, Feedbacks              atomic.Uint64
 	Corrupt                        atomic.Uint64 // chunks that were not what was sent
-	// packets that are none, or not for this transfer, or not sealed as they must be
-	Malformed atomic.Uint64
-	Lost      atomic.Uint64 // packets that did not arrive
+	Malformed                      atomic.Uint64 // packets that are none, or not sealed as they must be
+	Stale                          atomic.Uint64 // packets of another transfer, or for another sender
+	Lost                           atomic.Uint64 // packets that did not arrive
 
 	PastSent, PastReceived atomic.Uint64 // packets that went past the stack
 	PastRefused            atomic.Uint64 // sendings and receivings that could not do so, or not to the end

@@ -161,7 +161,7 @@ func TestLoopback(t *testing.T) {
 	}
 }
 
-// Packets without the key are counted, and change nothing.
+// Packets without the key, and those of other transfers, are counted, and change nothing.
 func TestForged(t *testing.T) {
 	path := loopback(t, 900)
 	stop := make(chan struct{})
@@ -173,9 +173,9 @@ func TestForged(t *testing.T) {
 	defer s.close()
 	all.Go(func() {
 		b := make([]byte, 1424)
-		h := transfer.Head{Type: transfer.TypeData, Transfer: 7}
+		var h transfer.Head
 		for i := 0; !stopped(stop); i++ {
-			h.Index, h.Session = uint32(i%4000), uint16(i)
+			h.Index, h.Session, h.Transfer = uint32(i%4000), uint16(i), 7+uint32(i/4%2)
 			h.Type = transfer.Type(1 + i%4)
 			h.Put(b)
 			s.sendTo(b[:16+i%1409], netip.AddrPortFrom(path.Group, path.Port), path.Interface)
@@ -190,6 +190,9 @@ func TestForged(t *testing.T) {
 	all.Wait()
 	if got.Malformed.Load() == 0 {
 		t.Error("no forged packet was counted")
+	}
+	if got.Stale.Load() == 0 {
+		t.Error("no packet of another transfer was counted")
 	}
 }
 

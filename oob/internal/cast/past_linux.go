@@ -106,7 +106,7 @@ func (w *sendWork) flushPast() bool {
 type pastIn struct {
 	inlet dataplane.Inlet
 	batch [pastBatch]dataplane.Datagram
-	polls []unix.PollFd // the group's socket, its own, those of the inlet
+	polls []unix.PollFd // the group's socket, its own, the stop file, those of the inlet
 	turns int           // since the sockets were read
 }
 
@@ -131,7 +131,7 @@ func (w *receiveWork) openPast() {
 		return
 	}
 	w.past = &pastIn{inlet: in}
-	for _, fd := range append([]int32{int32(w.group.fd), int32(w.own.fd)}, in.Files()...) {
+	for _, fd := range append([]int32{int32(w.group.fd), int32(w.own.fd), int32(w.stop.fd)}, in.Files()...) {
 		w.past.polls = append(w.past.polls, unix.PollFd{Fd: fd, Events: unix.POLLIN})
 	}
 }
@@ -170,7 +170,7 @@ func (w *receiveWork) wait() {
 		w.past.wait()
 		return
 	}
-	await(waitMax, unix.POLLIN, w.group, w.own)
+	w.stop.await(waitMax, unix.POLLIN, w.group, w.own)
 }
 
 // wait waits until something can be received, and notes which socket has it.

@@ -27,6 +27,7 @@ const (
 type receiveWork struct {
 	*Receiving
 	group, own *socket
+	stop       *stopFile
 	past       *pastIn   // nil: everything comes by the sockets
 	heard      io.Closer // lets it come
 	session    uint16
@@ -85,6 +86,10 @@ func (r *Receiving) Run(ready func(), complete func()) error {
 		return err
 	}
 	defer w.own.close()
+	if w.stop, err = openStop(r.Stop); err != nil {
+		return err
+	}
+	defer w.stop.close()
 	if err := w.prepare(); err != nil {
 		return err
 	}
@@ -223,8 +228,12 @@ func (w *receiveWork) overflow(m, left int, from netip.AddrPort) {
 // admit reads a packet's head, and tells whether the packet is of this transfer.
 func (w *receiveWork) admit(head []byte, from netip.AddrPort) (transfer.Head, bool) {
 	h, ok := transfer.ParseHead(head)
-	if !ok || h.Transfer != w.ID || h.Type == transfer.TypeFeedback || from.Addr() != w.Source {
+	if !ok || h.Type == transfer.TypeFeedback || from.Addr() != w.Source {
 		w.Counters.Malformed.Add(1)
+		return h, false
+	}
+	if h.Transfer != w.ID {
+		w.Counters.Stale.Add(1)
 		return h, false
 	}
 	if w.Loss > 0 && rand.Float64() < w.Loss {

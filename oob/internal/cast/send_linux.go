@@ -27,6 +27,7 @@ type sendWork struct {
 	socket  *socket
 	past    dataplane.Outlet // nil: multicasts leave by the socket
 	group   netip.AddrPort
+	stop    *stopFile
 	session uint16
 	began   time.Time
 	sender  *transfer.Sender
@@ -66,6 +67,10 @@ func (s *Sending) Run() error {
 		return err
 	}
 	defer w.socket.close()
+	if w.stop, err = openStop(s.Stop); err != nil {
+		return err
+	}
+	defer w.stop.close()
 	w.openPast()
 	defer w.closePast()
 	if _, err := unix.GetsockoptInt(w.socket.fd, unix.SOL_UDP, unix.UDP_SEGMENT); err != nil {
@@ -150,7 +155,7 @@ func (w *sendWork) loop() error {
 		if w.sender.Probe(now) {
 			w.probe()
 		}
-		await(min(pollMax, time.Duration(w.sender.Due()-w.now())), unix.POLLIN, w.socket)
+		w.stop.await(min(pollMax, time.Duration(w.sender.Due()-w.now())), unix.POLLIN, w.socket)
 	}
 }
 
@@ -184,8 +189,12 @@ func (w *sendWork) drain() {
 
 func (w *sendWork) feedback(b []byte, from unix.Sockaddr) {
 	h, ok := transfer.ParseHead(b)
-	if !ok || h.Type != transfer.TypeFeedback || h.Transfer != w.ID || h.Session != w.session {
+	if !ok || h.Type != transfer.TypeFeedback {
 		w.Counters.Malformed.Add(1)
+		return
+	}
+	if h.Transfer != w.ID || h.Session != w.session {
+		w.Counters.Stale.Add(1)
 		return
 	}
 	text, ok := open(w.control, b)
@@ -323,7 +332,7 @@ func (w *sendWork) flush(messages, packets int) error {
 			at += n
 		case unix.EINTR:
 		case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM:
-			await(time.Millisecond, unix.POLLOUT, w.socket)
+			w.stop.await(time.Millisecond, unix.POLLOUT, w.socket)
 			if stopped(w.Stop) {
 				return errStopped
 			}

@@ -238,9 +238,9 @@ func (s *socket) sendTo(b []byte, ap netip.AddrPort, index int) {
 	_ = unix.Sendto(s.fd, b, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, sa)
 }
 
-// await waits until one of the sockets has something, or can send, or d is over.
-func await(d time.Duration, events int16, sockets ...*socket) {
-	fds := make([]unix.PollFd, 0, 2)
+// await waits until one of the sockets has something, or can send, or the transfer is stopped, or d is over.
+func (f *stopFile) await(d time.Duration, events int16, sockets ...*socket) {
+	fds := append(make([]unix.PollFd, 0, 3), unix.PollFd{Fd: int32(f.fd), Events: unix.POLLIN})
 	for _, s := range sockets {
 		fds = append(fds, unix.PollFd{Fd: int32(s.fd), Events: events})
 	}

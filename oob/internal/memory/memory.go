@@ -9,6 +9,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Errors of pools.
@@ -31,17 +32,27 @@ const (
 	slabBlock = 1 << 20 // blocks of at least so many bytes have a file of their own
 )
 
+// Spares says how much of the memory that is given back is kept for what comes next, which then has its pages already.
+type Spares struct {
+	Most   int64         // bytes
+	Linger time.Duration // for how long more than that is kept
+	Heavy  func(func())  // does work that takes long; nil: calls it
+}
+
 // Pool hands out memory. All methods may be called by any goroutine.
 type Pool struct {
 	source source
-	most   int64 // bytes of spares
+	limits Spares
 
-	mu     sync.Mutex // guards what follows
-	slabs  []*slab
-	spares []*area // kept for what comes next: their pages are there already
-	kept   int64   // bytes of spares
-	used   int64
-	closed bool
+	mu       sync.Mutex // guards what follows
+	slabs    []*slab
+	spares   []*area // the first one has been kept for longest
+	kept     int64   // bytes of spares
+	used     int64
+	reused   uint64 // bytes
+	trimAt   *time.Timer
+	trimming sync.WaitGroup
+	closed   bool
 }
 
 // source makes files.
@@ -91,21 +102,76 @@ func (p *Pool) Used() int64 {
 	return p.used
 }
 
+// Reused returns how many bytes have been handed out that others had before, in areas that were kept.
+func (p *Pool) Reused() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.reused
+}
+
 // keep keeps an area for later, and returns what must go instead: the areas that were kept longest, or this one when
 // it is too big to be kept. p.mu is held.
 func (p *Pool) keep(a *area) (gone []*area) {
 	n := int64(len(a.data))
-	if p.closed || p.source.kind == KindFile || n > p.most {
+	if p.closed || p.source.kind == KindFile || n > p.limits.Most && p.limits.Linger <= 0 {
 		return []*area{a}
 	}
-	for p.kept+n > p.most {
-		p.kept -= int64(len(p.spares[0].data))
-		gone = append(gone, p.spares[0])
-		p.spares = slices.Delete(p.spares, 0, 1)
-	}
+	a.since = time.Now()
 	p.spares = append(p.spares, a)
 	p.kept += n
+	return p.trim(a.since)
+}
+
+// trim takes the spares out that are too many and have been kept long enough, and sees to the others. p.mu is held.
+func (p *Pool) trim(now time.Time) (gone []*area) {
+	for p.kept > p.limits.Most {
+		a := p.spares[0]
+		if left := p.limits.Linger - now.Sub(a.since); left > 0 && !p.closed {
+			if p.trimAt == nil {
+				p.trimming.Add(1)
+				p.trimAt = time.AfterFunc(left, p.trimLate)
+			}
+			break
+		}
+		p.kept -= int64(len(a.data))
+		gone = append(gone, a)
+		p.spares = slices.Delete(p.spares, 0, 1)
+	}
 	return gone
+}
+
+// trimLate gives back what was kept for a while only.
+func (p *Pool) trimLate() {
+	defer p.trimming.Done()
+	p.mu.Lock()
+	p.trimAt = nil
+	gone := p.trim(time.Now())
+	p.mu.Unlock()
+	if len(gone) > 0 {
+		p.limits.heavy(func() { closeAll(gone) })
+	}
+}
+
+// shed takes out all spares that are too many. p.mu is held.
+func (p *Pool) shed() []*area {
+	for _, a := range p.spares {
+		a.since = time.Time{}
+	}
+	return p.trim(time.Now())
+}
+
+func (l *Spares) heavy(work func()) {
+	if l.Heavy == nil {
+		work()
+		return
+	}
+	l.Heavy(work)
+}
+
+func closeAll(list []*area) {
+	for _, a := range list {
+		a.close()
+	}
 }
 
 // reuse returns a kept area that has room for size bytes, and not more than twice as much; nil without one. p.mu is
@@ -133,9 +199,7 @@ func (p *Pool) release() bool {
 	gone := p.spares
 	p.spares, p.kept = nil, 0
 	p.mu.Unlock()
-	for _, a := range gone {
-		a.close()
-	}
+	closeAll(gone)
 	return len(gone) > 0
 }
 
@@ -155,6 +219,7 @@ func (p *Pool) Alloc(size int64) (*Block, error) {
 	if own {
 		if a := p.reuse(size); a != nil {
 			p.used += size
+			p.reused += uint64(size)
 			p.mu.Unlock()
 			return &Block{Data: a.data[:size:size], pool: p, area: a, used: true}, nil
 		}
@@ -166,7 +231,9 @@ func (p *Pool) Alloc(size int64) (*Block, error) {
 			}
 		}
 	}
+	gone := p.shed()
 	p.mu.Unlock() // making a file takes long
+	closeAll(gone)
 	length := int64(slabLen)
 	if own {
 		length = size
@@ -221,12 +288,21 @@ func (s *slab) take(p *Pool, size int64, pages int) *Block {
 
 // Free gives the memory back. Data must not be used any more.
 func (b *Block) Free() {
+	if end := b.Retire(); end != nil {
+		end()
+	}
+}
+
+// Retire is Free without what takes long. What the pool keeps can be had again at once; when there is something that it
+// does not keep, Retire returns what gives it to the system.
+func (b *Block) Retire() (end func()) {
 	if p := b.pool; b.area != nil && p != nil {
-		for _, a := range p.give(b) {
-			a.close() // takes long for a big one
+		if gone := p.give(b); len(gone) > 0 {
+			end = func() { closeAll(gone) }
 		}
 	}
 	*b = Block{}
+	return end
 }
 
 // give takes a block back, and returns the areas that nobody needs any more.
@@ -265,9 +341,13 @@ func (p *Pool) spare(s *slab) bool {
 
 // Close lets the pool hand out nothing any more, and gives back what is not in use.
 func (p *Pool) Close() {
+	defer p.trimming.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
+	if p.trimAt != nil && p.trimAt.Stop() {
+		p.trimming.Done()
+	}
 	keep := p.slabs[:0]
 	for _, s := range p.slabs {
 		if s.count == 0 {
@@ -277,9 +357,7 @@ func (p *Pool) Close() {
 		}
 	}
 	p.slabs = keep
-	for _, a := range p.spares {
-		a.close()
-	}
+	closeAll(p.spares)
 	p.spares, p.kept = nil, 0
 	p.source.close()
 }

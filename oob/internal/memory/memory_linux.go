@@ -13,14 +13,15 @@ import (
 
 // area is a file that is mapped.
 type area struct {
-	fd   int
-	data []byte
+	fd    int
+	data  []byte
+	since time.Time // when it became a spare
 }
 
 // New returns a pool. With a directory, objects are files of it that have no name, so that they take room of its file
 // system instead of memory.
-func New(dir string, spare int64) (*Pool, error) {
-	p := &Pool{most: spare, source: source{kind: KindFile, mount: -1, dir: dir}}
+func New(dir string, spares Spares) (*Pool, error) {
+	p := &Pool{limits: spares, source: source{kind: KindFile, mount: -1, dir: dir}}
 	if dir != "" {
 		info, err := os.Stat(dir)
 		switch {

@@ -16,7 +16,7 @@ import (
 
 func TestPool(t *testing.T) {
 	for _, dir := range []string{"", t.TempDir()} {
-		p, err := New(dir, 48<<20)
+		p, err := New(dir, Spares{Most: 48 << 20})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -57,7 +57,7 @@ func TestPool(t *testing.T) {
 }
 
 func TestEditsStayApart(t *testing.T) {
-	p, err := New("", 0)
+	p, err := New("", Spares{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +108,7 @@ func TestMapFile(t *testing.T) {
 //
 // rows: OOB-36
 func TestNoSpace(t *testing.T) {
-	p, err := New("", 0)
+	p, err := New("", Spares{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +121,7 @@ func TestNoSpace(t *testing.T) {
 // What is given back is kept for the next objects within the limit, the newest first, and goes back to the system when
 // that has nothing else.
 func TestSpares(t *testing.T) {
-	p, err := New("", 12<<20)
+	p, err := New("", Spares{Most: 12 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,10 +161,96 @@ func TestSpares(t *testing.T) {
 	b.Free()
 }
 
+// lingering is a pool that keeps more than its limit for a while.
+type lingering struct {
+	*Pool
+	t     *testing.T
+	heavy int // work that takes long
+}
+
+func newLingering(t *testing.T, linger time.Duration) *lingering {
+	l := &lingering{t: t}
+	p, err := New("", Spares{Most: 4 << 20, Linger: linger, Heavy: func(work func()) {
+		work()
+		l.mu.Lock()
+		l.heavy++
+		l.mu.Unlock()
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Pool = p
+	return l
+}
+
+func (l *lingering) alloc(size int64) *Block {
+	l.t.Helper()
+	b, err := l.Alloc(size)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return b
+}
+
+// want checks how many bytes are kept.
+func (l *lingering) want(bytes int64) {
+	l.t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.kept != bytes {
+		l.t.Errorf("%d bytes are kept, want %d", l.kept, bytes)
+	}
+}
+
+// More than the limit is kept for a while, so that an object that takes another one's place has its memory, unless it
+// takes fresh memory: then it goes at once.
+func TestSparesLinger(t *testing.T) {
+	p := newLingering(t, time.Hour)
+	a, b := p.alloc(8<<20), p.alloc(8<<20)
+	if end := a.Retire(); end != nil {
+		t.Error("memory that is kept has an end")
+	}
+	b.Free()
+	p.want(16 << 20)
+	if a = p.alloc(8 << 20); a.Fresh() {
+		t.Error("what was given back is not used again")
+	}
+	if big := p.alloc(32 << 20); !big.Fresh() {
+		t.Error("memory came from nowhere")
+	}
+	p.want(0)
+	a.Free()
+	p.want(8 << 20)
+	p.Close()
+	p.want(0)
+}
+
+// In the end what is too much goes, on a thread for work that takes long.
+func TestSparesGo(t *testing.T) {
+	p := newLingering(t, 50*time.Millisecond)
+	defer p.Close()
+	big, small := p.alloc(32<<20), p.alloc(2<<20)
+	big.Free()
+	small.Free()
+	p.want(34 << 20)
+	gone := func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.heavy > 0
+	}
+	for end := time.Now().Add(10 * time.Second); !gone() && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	if !gone() {
+		t.Error("nothing went")
+	}
+	p.want(2 << 20)
+}
+
 // Signals, which the Go runtime sends to its own threads too, do not keep an object from its memory. Linux 6.1 lets
 // them end fallocate; 6.18 does not.
 func TestSignalsDoNotMatter(t *testing.T) {
-	p, err := New("", 0)
+	p, err := New("", Spares{})
 	if err != nil {
 		t.Fatal(err)
 	}

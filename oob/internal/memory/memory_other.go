@@ -2,11 +2,17 @@
 
 package memory
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 var errLinux = errors.New("bulk objects need Linux") // immutable: an error
 
-type area struct{ data []byte }
+type area struct {
+	data  []byte
+	since time.Time
+}
 
 func (a *area) close() {}
 
@@ -15,7 +21,7 @@ func (s *source) close() {}
 func (s *source) newArea(int64) (*area, error) { return nil, errLinux }
 
 // New fails: bulk objects need Linux.
-func New(string, int64) (*Pool, error) { return nil, errLinux }
+func New(string, Spares) (*Pool, error) { return nil, errLinux }
 
 // Map fails likewise.
 func Map(string) (*Block, error) { return nil, errLinux }

@@ -230,6 +230,12 @@ func (p *Pool) Alloc(size int64) (*Block, error) {
 				return b, nil
 			}
 		}
+		if a := p.reuse(slabLen); a != nil {
+			b := p.newSlab(a, true).take(p, size, pages)
+			p.reused += slabLen
+			p.mu.Unlock()
+			return b, nil
+		}
 	}
 	gone := p.shed()
 	p.mu.Unlock() // making a file takes long
@@ -255,9 +261,14 @@ func (p *Pool) Alloc(size int64) (*Block, error) {
 		p.used += size
 		return &Block{Data: a.data[:size:size], pool: p, area: a}, nil
 	}
-	s := &slab{area: a, taken: make([]bool, slabLen/pageLen)}
+	return p.newSlab(a, false).take(p, size, pages), nil
+}
+
+// newSlab makes a slab of an area, which somebody may have had before. p.mu is held.
+func (p *Pool) newSlab(a *area, again bool) *slab {
+	s := &slab{area: a, taken: make([]bool, slabLen/pageLen), again: again}
 	p.slabs = append(p.slabs, s)
-	return s.take(p, size, pages), nil
+	return s
 }
 
 // take returns a block of the slab, nil when it has no room.
@@ -319,7 +330,7 @@ func (p *Pool) give(b *Block) []*area {
 		b.slab.taken[i] = false
 	}
 	if b.slab.count -= b.pages; b.slab.count == 0 && p.spare(b.slab) {
-		return []*area{b.slab.area}
+		return p.keep(b.slab.area)
 	}
 	return nil
 }

@@ -276,3 +276,30 @@ func TestSignalsDoNotMatter(t *testing.T) {
 		b.Free()
 	}
 }
+
+// The files that small blocks share are kept as well.
+func TestSlabsAreKept(t *testing.T) {
+	p := newLingering(t, time.Hour)
+	defer p.Close()
+	const size, blocks = 64 << 10, 130 // two slabs and a bit
+	fill := func() (list []*Block) {
+		for range blocks {
+			list = append(list, p.alloc(size))
+		}
+		return list
+	}
+	for _, b := range fill() {
+		b.Data[0] = 1
+		b.Free()
+	}
+	p.want(2 * slabLen) // one stays, empty
+	for i, b := range fill() {
+		if b.Fresh() {
+			t.Fatalf("block %d is fresh", i)
+		}
+	}
+	p.want(0)
+	if n := p.Reused(); n != 2*slabLen {
+		t.Errorf("%d bytes were had again", n)
+	}
+}

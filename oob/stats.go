@@ -12,7 +12,7 @@ import (
 type Stats struct {
 	Memory   string `json:"memory"`    // what objects are made of
 	Used     int64  `json:"used"`      // bytes of objects here
-	Reused   uint64 `json:"reused"`    // bytes of objects for which memory of others was there
+	Reused   uint64 `json:"reused"`    // bytes of memory that deleted objects had before
 	Transfer int    `json:"transfers"` // that run in the group
 
 	SentPackets     uint64 `json:"sent_packets"` // by multicast

@@ -7,6 +7,11 @@ import (
 	"github.com/khamsin-io/khamsin/examples/internal/play"
 )
 
+func TestMain(m *testing.M) { play.Main(m, main) }
+
+// The program works as a user starts it.
+func TestProgram(t *testing.T) { play.Started(t, "more with the join") }
+
 // rows: XFR-14
 func TestBigState(t *testing.T) {
 	out := play.Run(t, run)

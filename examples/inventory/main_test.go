@@ -4,14 +4,15 @@ import (
 	"strings"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"github.com/khamsin-io/khamsin/examples/internal/play"
 	"github.com/khamsin-io/khamsin/transports/mem"
 	"github.com/khamsin-io/khamsin/vsync"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { play.Main(m, main) }
+
+// The program works as a user starts it.
+func TestProgram(t *testing.T) { play.Started(t, "GET /count  -> 200 3 returns: | ") }
 
 // rows: EXA-03, EXA-04
 func TestInventory(t *testing.T) {

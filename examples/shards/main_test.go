@@ -4,13 +4,14 @@ import (
 	"strings"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"github.com/khamsin-io/khamsin/examples/internal/play"
 	"github.com/khamsin-io/khamsin/vsync"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { play.Main(m, main) }
+
+// The program works as a user starts it.
+func TestProgram(t *testing.T) { play.Started(t, "the first shard did not change") }
 
 // rows: EXA-15
 func TestShards(t *testing.T) {

@@ -4,12 +4,13 @@ import (
 	"strings"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"github.com/khamsin-io/khamsin/examples/internal/play"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { play.Main(m, main) }
+
+// The program works as a user starts it.
+func TestProgram(t *testing.T) { play.Started(t, "new value 900") }
 
 // rows: EXA-02, GRP-06
 func TestUpdates(t *testing.T) {
